@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from scaling.spec.workloads import TextClassification
 from scaling.tasks.data.conll import sentences
 from scaling.tasks.data.rows import Row
 from scaling.tasks.errors import DataError
-from tests.tasks.test_reading import read
+from tests.recipes import TINY_BERT, rows_of
+from tests.tasks.test_reading import CLASSIFICATION, json_lines, pairs, read
 
 QUESTIONS, TAGS = "question_answering", "token_classification"
 
@@ -130,3 +134,65 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
 def test_sentences_end_with_a_blank_line_or_the_file() -> None:
     found = list(sentences("a.txt", iter(["a X", "", "", "b Y"])))
     assert [sentence["tokens"] for sentence in found] == [["a"], ["b"]]
+
+
+# --- cells that are not what they seem ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "data"),
+    [
+        (CLASSIFICATION, {"text": "a", "label": "\u200b"}, {}),
+        (TAGS, {"tokens": ["a", "b"], "tags": ["X", " "]}, {}),
+        (TAGS, {"tokens": ["a", "b"], "tags": ["X", "\ufeff"]}, {}),
+    ],
+)
+def test_a_label_without_a_letter_is_none(
+    task: str, row: dict[str, Any], data: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"row 1 of the train data has (no label|an empty text)"):
+        read(tmp_path / "rows.jsonl", json_lines(row), task, **data)
+
+
+def test_rows_whose_label_does_not_show_are_left_out(tmp_path: Path) -> None:
+    rows = json_lines({"text": "a", "label": "\u200b"}, {"text": "b", "label": "x"})
+    assert pairs(read(tmp_path / "rows.jsonl", rows, missing_labels="drop")) == [("b", "x")]
+
+
+def test_numbers_of_classes_may_be_written_with_a_point(tmp_path: Path) -> None:
+    content = "text,label\na,1.0\nb,0\nc,-1.0\n"
+    found = read(tmp_path / "rows.csv", content, label_names=["no", "yes"], missing_labels="drop")
+    assert pairs(found) == [("a", "yes"), ("b", "no")]
+
+
+@pytest.mark.parametrize("cell", ["1_00", "1e39", "-1e300", "inf"])
+def test_what_is_no_number_of_32_bits_is_no_label_of_regression(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"text,label\na,1.5\nb,{cell}\n", encoding="utf-8")
+    data = {"files": {"train": str(path)}}
+    given = {"task": CLASSIFICATION, "model": TINY_BERT, "problem_type": "regression"}
+    with pytest.raises(DataError, match=rf"row 2 .* has '{cell}'") as raised:
+        rows_of(TextClassification.model_validate({**given, "data": data}))
+    assert raised.value.path == "workload.data.label_column"
+
+
+def test_a_column_deep_inside_others_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    cells = {"a": pa.array([{"b": {"c": "t"}}]), "label": pa.array(["x"])}
+    pq.write_table(pa.table(cells), path)
+    content = path.read_bytes()
+    assert pairs(read(path, content, text_column="a.b.c")) == [("t", "x")]
+    with pytest.raises(DataError, match=r"no column 'a\.c'; they have: a, label, a\.b, a\.b\.c"):
+        read(path, content, text_column="a.c")
+
+
+def test_a_column_of_an_odd_type_that_is_not_read_refuses_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    odd = pa.array([None], pa.string_view())
+    pq.write_table(pa.table({"text": ["t"], "label": ["x"], "odd": odd}), path)
+    assert pairs(read(path, path.read_bytes())) == [("t", "x")]
+
+
+def test_a_row_with_too_many_cells_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 3 has 3 cells, and the first line names 2 columns"):
+        read(tmp_path / "rows.csv", "text,label\na,x\nb,y,\n")

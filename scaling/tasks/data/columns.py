@@ -131,10 +131,12 @@ def column_names(features: Mapping[str, Any]) -> tuple[str, ...]:
 
     names: list[str] = list(features)
     for name, feature in features.items():
-        keys: Any = feature if isinstance(feature, dict) else ()
-        if isinstance(feature, Translation):
-            keys = feature.languages
-        names += [f"{name}.{key}" for key in keys]
+        inside: tuple[str, ...] = ()
+        if isinstance(feature, dict):
+            inside = column_names(feature)
+        elif isinstance(feature, Translation):
+            inside = tuple(feature.languages)
+        names += [f"{name}.{key}" for key in inside]
     return tuple(names)
 
 
@@ -268,10 +270,36 @@ def _names_in(record: Mapping[str, Any]) -> Iterator[str]:
     for name, value in record.items():
         yield name
         if isinstance(value, Mapping):
-            yield from (f"{name}.{key}" for key in value)
+            yield from (f"{name}.{key}" for key in _names_in(value))
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a cell has nothing: null, a blank text, and NaN, which is how pandas says null."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value is _ABSENT or (isinstance(value, float) and math.isnan(value))
+
+
+def finite_number(value: Any) -> float | None:
+    """A number, or the text of one; None for what is none, or is infinite."""
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # 1_00 is Python's
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+_MAX_NUMBER = (2 - 2**-23) * 2.0**127
+"""The largest of 32 bits, which are what a model is trained on."""
 _UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # characters without a width
+
+
+def _bare(text: str) -> str:
+    """A text without what does not show around it, in Unicode's NFC."""
+    return unicodedata.normalize("NFC", text).strip().strip(_UNSEEN).strip()
+
 
 # --- cells ---------------------------------------------------------------------------------------
 
@@ -296,12 +324,13 @@ class CellReader:
     def is_missing(self, field: str, value: Any) -> bool:
         """Whether a cell is empty; of numbered classes, −1 is none, as on the Hugging Face hub."""
         labels = self.labels if self.labels and field in self.labels.columns else None
-        if labels is not None and self.names is not None and value in (-1, "-1"):
+        if labels is None or not isinstance(value, str | int | float):
+            return is_empty(value)
+        if self.names is not None and finite_number(value) == -1:
             return True
-        # Also no cell, null, a blank text, and NaN, which is how pandas says null.
         if isinstance(value, str):
-            return not value.strip() and not (labels is not None and labels.may_be_blank)
-        return value is None or value is _ABSENT or (isinstance(value, float) and math.isnan(value))
+            return not _bare(value) and not labels.may_be_blank
+        return is_empty(value)
 
     def text(self, field: str, value: Any, place: str = "") -> str:
         """The one plain text form of a cell, or of an entry of a list at a `place`.
@@ -345,7 +374,12 @@ class CellReader:
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # a column of whole numbers with an empty cell is one of floats
         text = self.text(field, value, place)
-        name = unicodedata.normalize("NFC", text).strip().strip(_UNSEEN).strip()
+        name = _bare(text)
+        if not name:
+            raise UnfitRowError(
+                field, f"has an empty text in{place} column {self.columns[field]!r}; allowed: "
+                f"{_TEXT}",
+            )  # fmt: skip
         self.num_stripped += text != name
         return name
 
@@ -353,16 +387,14 @@ class CellReader:
         """A number, or the text of one.
 
         Raises:
-            UnfitRowError: If it is none, or is infinite.
+            UnfitRowError: If it is none, or more than 32 bits hold.
         """
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not math.isfinite(number):
+        number = finite_number(value)
+        if number is None or abs(number) > _MAX_NUMBER:
             shown = f"{value!r}" if isinstance(value, str | float | bool) else type(value).__name__
+            allowed = "a finite number" if number is None else f"at most {_MAX_NUMBER:.3g}"
             raise UnfitRowError(
-                field, f"has {shown} in column {self.columns[field]!r}; allowed: a finite number"
+                field, f"has {shown} in column {self.columns[field]!r}; allowed: {allowed}"
             )
         return number
 
@@ -381,10 +413,8 @@ class CellReader:
         return _TRUTHS[text]
 
     def _numbered(self, field: str, value: Any, names: tuple[str, ...], place: str) -> str:
-        number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-        if isinstance(number, float) and number.is_integer():
-            number = int(number)
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(names):
+        number = finite_number(value)
+        if number is None or not number.is_integer() or not 0 <= number < len(names):
             given = self.labels.names_field if self.labels is not None else ""
             shown = f"{value!r}" if isinstance(value, str | int | float) else type(value).__name__
             raise UnfitRowError(
@@ -392,4 +422,4 @@ class CellReader:
                 f"has {shown} in{place} column {self.columns[field]!r}; {given} (of the study file "
                 f"or the data) name 0 to {len(names) - 1}",
             )
-        return names[number]
+        return names[int(number)]

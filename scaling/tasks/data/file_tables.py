@@ -41,6 +41,7 @@ _MARKS: Mapping[bytes, str] = {
 _WESTERN = "cp1252"  # Latin-1 and what Windows adds to it
 _MOST_WESTERN_RATIO = 0.25
 """Bytes above 127 in a text of a Western language; other alphabets have more."""
+_TOO_MANY_CELLS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # of pandas
 _UNREADABLE = (
     OSError, EOFError, ValueError, NotImplementedError, RecursionError, zlib.error, csv.Error
 )  # fmt: skip
@@ -282,12 +283,27 @@ def _delimited(file: _TextFile, delimiter: str) -> Iterator[dict[str, str]]:
             lines, sep=delimiter, dtype=str, keep_default_na=False, chunksize=_CHUNK_ROWS,
             quoting=quoting,
         )  # fmt: skip
-        for chunk in reader:
+        for chunk in _with_plain_words(reader):
             if not isinstance(chunk.index, pd.RangeIndex):  # a column without a name
                 raise ValueError("row 1 has more cells than the first line names columns")
             names = list(map(str, chunk.columns))
             for cells in chunk.itertuples(index=False, name=None):
                 yield dict(zip(names, cells, strict=True)) if any(cells) else {}
+
+
+def _with_plain_words(chunks: Iterable[Any]) -> Iterator[Any]:
+    """Chunks of a table; a row that does not fit is said as its line has it."""
+    import pandas as pd
+
+    try:
+        yield from chunks
+    except pd.errors.ParserError as error:
+        if (found := _TOO_MANY_CELLS.search(str(error))) is None:
+            raise
+        expected, line, seen = found.groups()
+        raise ValueError(
+            f"line {line} has {seen} cells, and the first line names {expected} columns"
+        ) from error
 
 
 def _has_stray_quotes(file: _TextFile) -> bool:
@@ -343,12 +359,27 @@ def _several_values(text: str) -> Iterator[Any]:
 
 def _parquet_table(name: str) -> Table:
     import pyarrow.parquet as pq
-    from datasets import Features
 
     file = pq.ParquetFile(name)
-    features: Any = Features.from_arrow_schema(file.schema_arrow)
+    features = _features(file.schema_arrow)
     metadata = file.metadata
     size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
     batches = file.iter_batches(batch_size=_PARQUET_ROWS)
     records = (row for batch in batches for row in batch.to_pylist())
     return Table(name, records, column_names(features), class_names(features), num_bytes=size)
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """What `datasets` says of each column; None of a type that it lacks."""
+    import pyarrow as pa
+    from datasets import Features
+
+    features: dict[str, Any] = {}
+    for field in schema:
+        try:
+            of_field = Features.from_arrow_schema(pa.schema([field], metadata=schema.metadata))
+        except ValueError:
+            features[field.name] = None
+        else:
+            features[field.name] = of_field[field.name]
+    return features

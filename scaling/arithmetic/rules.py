@@ -207,6 +207,18 @@ def moves_rate_alone(rule: str) -> bool:
     return rule != "adam_sde"
 
 
+def one_name(rule: str) -> str:
+    """A name that rules have in common which are the same, as sqrt and power(0.5) are.
+
+    Raises:
+        ValueError: If the rule is unknown.
+    """
+    match = _matched(rule)
+    if match["noise_scale"] is not None:
+        return f"surge({float(match['noise_scale'])})"
+    return f"power({lr_exponent(rule) + 0.0})" if moves_rate_alone(rule) else rule
+
+
 def lr_exponent(rule: str) -> float:
     """The p of peak_lr ∝ global_batch_size^p under a rule.
 

@@ -19,8 +19,10 @@ from scaling.space.branches import require_branches_fit
 from scaling.space.budget import batch_ramp_of, num_steps_of
 from scaling.space.cells import cells, hyperparameters
 from scaling.space.layout import Facts
-from scaling.spec.checks.batch import RAMPS
+from scaling.spec.checks.batch import RAMPS, batch_ramp_issues
+from scaling.spec.checks.phases import early_stopping_issues
 from scaling.spec.checks.places import places_of
+from scaling.spec.checks.schedule import decay_issues, warmup_issues
 from scaling.spec.evaluation import CADENCES, LOSS
 from scaling.spec.fields import given_fields
 from scaling.spec.phases import TO_TARGET
@@ -100,7 +102,7 @@ def _require_fit(spec: StudySpec, task: AnyTask) -> None:
     _require_metrics(spec, task)
     _require_tokens(spec, task)  # by which the sizes of a batch that grows may be counted
     _require_enough_examples(spec, task)
-    require_branches_fit(spec, Facts(task.num_train, task.tokens_per_example))
+    _require_length(spec, Facts(task.num_train, task.tokens_per_example))
     if spec.workload.has_layers:
         with without_garbage_collection():
             from scaling.plan.model_checks import require_model
@@ -171,6 +173,13 @@ def _require_metrics(spec: StudySpec, task: TaskData) -> None:
         why = f"so that no steps to it can be counted (allowed: {', '.join((LOSS, *along))})"
         raise DataError("target.metric", f"{what}, {why}")
     given, side = ("at_most", "at_least") if target.at_least is None else ("at_least", "at_most")
+    for bound, limit, is_past in (
+        ("below", metric.least, metric.least is not None and target.value < metric.least),
+        ("above", metric.most, metric.most is not None and target.value > metric.most),
+    ):
+        if is_past:
+            message = f"no value of {target.metric} is {bound} {limit:g} (got: {target.value:g})"
+            raise DataError(f"target.{given}", message)
     if (metric.direction == "minimize") != (given == "at_most"):
         message = f"{target.metric} is one to {metric.direction} (got: {target.value:g})"
         raise DataError(f"target.{given}", f"{message}; allowed: {side}")
@@ -217,6 +226,21 @@ def _require_few_evaluations(spec: StudySpec, task: AnyTask) -> None:
             allowed = f"(allowed: at most {MAX_EVALUATIONS:,})"
             message = f"{value} makes {count:,} evaluations of a trial {allowed}"
             raise DataError(f"evaluation.{field}", message)
+
+
+def _require_length(spec: StudySpec, facts: Facts) -> None:
+    """Check what must end within a run, whose steps the sizes of the data may decide."""
+
+    def steps_of(spec: StudySpec, ramp: BatchRamp) -> int | None:
+        return num_steps_of(spec, ramp, facts)
+
+    for issue in (
+        *batch_ramp_issues(spec, steps_of), *warmup_issues(spec, steps_of),
+        *decay_issues(spec, steps_of),
+        *early_stopping_issues(spec, steps_of, facts.tokens_per_example),
+    ):  # fmt: skip
+        raise DataError(issue.path, str(issue).removeprefix(f"{issue.path}: "))
+    require_branches_fit(spec, facts)
 
 
 def _require_tokens(spec: StudySpec, task: TaskData) -> None:

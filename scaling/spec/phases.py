@@ -181,7 +181,8 @@ class Search(Section):
         if not isinstance(given, dict):
             return given
         fields = cast("dict[str, Any]", given)
-        is_by_cell = "trials_per_cell" in fields and not fields.keys() & _JOINT_COUNTS
+        counts = {name for name, value in fields.items() if value is not None}
+        is_by_cell = "trials_per_cell" in counts and not counts & _JOINT_COUNTS
         fields = {"sampler": "qmc" if is_by_cell else "surface", **fields}
         return {"stop": USUAL_STOP, **fields} if fields["sampler"] == "surface" else fields
 

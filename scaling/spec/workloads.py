@@ -292,6 +292,11 @@ class CausalLm(TrainerFunctions):
     def issues(self) -> Iterator[Issue]:
         """Packed texts have no prompts or turns, and answers are written to prompts."""
         yield from super().issues()
+        if "text_column" in given_fields(self.data) and "text_column" not in self.data.columns:
+            is_chat = self.data.messages_column is not None
+            other = "messages_column" if is_chat else "prompt_column and answer_column"
+            message = f"has no effect beside {other}"
+            yield Issue("workload.data.text_column", message, self.data.text_column)
         if self.packing and (self.data.has_prompts or self.data.messages_column is not None):
             is_chat = self.data.messages_column is not None
             what = "a chat stays" if is_chat else "a prompt and its answer stay"

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from scaling.spec.fields import Section, given_fields
+from scaling.spec.phases import Search
 from scaling.spec.sections import Fixed, Nuisance, Scientific
 from scaling.spec.study import StudySpec
 
@@ -78,6 +79,16 @@ def test_a_spec_cannot_be_changed() -> None:
         spec.seed = 3  # pyright: ignore[reportAttributeAccessIssue]  # what is tested
     with pytest.raises(ValidationError, match="frozen"):
         spec.budget.min_steps = 3  # pyright: ignore[reportAttributeAccessIssue]  # what is tested
+
+
+@pytest.mark.parametrize("name", ["num_trials", "budget_flops"])
+def test_a_count_of_trials_that_is_null_is_left_out(name: str) -> None:
+    by_cell = Search.model_validate({"trials_per_cell": 4, name: None})
+    assert (by_cell.sampler, by_cell.stop) == ("qmc", None)
+    together = Search.model_validate({"num_trials": 4, "trials_per_cell": None})
+    assert together.sampler == "surface"
+    assert together.stop is not None
+    assert Search.model_validate({"num_trials": 4, "stop": None}).stop is None
 
 
 @pytest.mark.parametrize("section", [Scientific, Nuisance])

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from scaling.arithmetic.batching import BatchRamp, nearest_feasible
@@ -24,14 +24,18 @@ def batches_of(spec: StudySpec, place: Place) -> tuple[int, ...]:
     return spec.batch_sizes()
 
 
-def examples_of_runs(spec: StudySpec, batch: int) -> list[int]:
+StepsOf = Callable[[StudySpec, BatchRamp], int | None]
+"""Optimizer steps of a trial under the budget; None where that is not known."""
+
+
+def examples_of_runs(spec: StudySpec, batch: int, steps_of: StepsOf) -> list[int]:
     """Examples of trials that start at a batch size, by how it grows; empty where not known."""
     known = ((ramp, steps_of(spec, ramp)) for ramp in ramps_of(spec, batch))
     return [ramp.examples_after(steps) for ramp, steps in known if steps is not None]
 
 
-def steps_of(spec: StudySpec, ramp: BatchRamp) -> int | None:
-    """Optimizer steps of a trial under the budget; None where that is not known yet."""
+def steps_by_file(spec: StudySpec, ramp: BatchRamp) -> int | None:
+    """Steps of a trial as far as the study file says; None of a budget that the data decide."""
     budget = spec.budget
     if budget.steps is not None:
         return max(budget.steps, budget.min_steps)
@@ -82,7 +86,7 @@ def other_axis_issues(spec: StudySpec, section: str) -> Iterator[Issue]:
             yield Issue(f"scientific.{name}", message)
 
 
-def batch_ramp_issues(spec: StudySpec) -> Iterator[Issue]:
+def batch_ramp_issues(spec: StudySpec, steps_of: StepsOf = steps_by_file) -> Iterator[Issue]:
     """A batch that grows does so within the run, one size at a time."""
     yield from at_most_one(spec, RAMPS)
     places = [
@@ -103,10 +107,10 @@ def batch_ramp_issues(spec: StudySpec) -> Iterator[Issue]:
         if every and spec.budget.seconds is not None:
             why = "a budget in seconds does not say how far the batch grows"
             yield place.issue(f"{why}; give batch_ramp_at_examples")
-        yield from _ramp_fits(spec, place, every=every)
+        yield from _ramp_fits(spec, place, steps_of, every=every)
 
 
-def _ramp_fits(spec: StudySpec, place: Place, *, every: bool) -> Iterator[Issue]:
+def _ramp_fits(spec: StudySpec, place: Place, steps_of: StepsOf, *, every: bool) -> Iterator[Issue]:
     """Each growth comes before the end of some run, and after a step of the size before."""
     batches = batches_of(spec, place)
     ends = [

@@ -62,8 +62,26 @@ def _without_use(data: TextData) -> Iterator[Issue]:
             message = why.get(name.rpartition("_")[2])
             if value is not None and message is not None:
                 yield Issue(f"workload.data.{name}", f"built-in data {message}", value)
+    elif data.files is not None:
+        yield from _columns_read_twice(data)
     if data.encoding is not None and data.files is None:
         yield Issue("workload.data.encoding", "belongs to files", data.encoding)
+    elif data.encoding is not None and data.files is not None:
+        given = (data.files.train, data.files.validation, data.files.test)
+        names = [name for one in given if one is not None for name in named_files(one)]
+        if names and all(file_suffix(name) == ".parquet" for name in names):
+            yield Issue("workload.data.encoding", "belongs to text files", data.encoding)
+
+
+def _columns_read_twice(data: TextData) -> Iterator[Issue]:
+    """A column is one thing: nothing is predicted from itself."""
+    fields_of: dict[str, str] = {}
+    for name, column in data.columns.items():
+        first = fields_of.setdefault(column, name)
+        if first != name:
+            given = given_fields(data)
+            wrong, right = (name, first) if name.split(".")[0] in given else (first, name)
+            yield Issue(f"workload.data.{wrong}", f"names the same column as {right}", column)
 
 
 def _builtin_model(name: str) -> Iterator[Issue]:

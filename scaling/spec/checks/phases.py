@@ -4,7 +4,14 @@ import math
 from collections.abc import Iterator
 
 from scaling.arithmetic.batching import BatchRamp
-from scaling.spec.checks.batch import examples_of_runs, other_axis_issues, ramp_issues, steps_of
+from scaling.arithmetic.rules import one_name
+from scaling.spec.checks.batch import (
+    StepsOf,
+    examples_of_runs,
+    other_axis_issues,
+    ramp_issues,
+    steps_by_file,
+)
 from scaling.spec.checks.places import given_value, places_of, possible_values
 from scaling.spec.checks.sizes import num_cells
 from scaling.spec.evaluation import LOSS
@@ -59,6 +66,11 @@ def transfer_issues(spec: StudySpec) -> Iterator[Issue]:
     elif len(batches) == 1:
         message = "transfer needs another batch size than its base"
         yield Issue("scientific.global_batch_size", message, list(batches))
+    known_rules: dict[str, str] = {}
+    for rule in spec.transfer.rules:
+        first = known_rules.setdefault(one_name(rule), rule)
+        if first != rule:
+            yield Issue("transfer.rules", f"is the same rule as {first}", rule)
     yield from other_axis_issues(spec, "transfer")
     for place in places_of(spec, "base_lr"):
         yield place.issue("transfer scales the rate itself: give peak_lr instead")
@@ -87,7 +99,7 @@ def branch_issues(spec: StudySpec) -> Iterator[Issue]:
         yield Issue("branch.at_examples", message, starts)
     if spec.budget.seconds is not None:
         yield Issue("budget.seconds", "does not say how many examples a run of branch sees")
-    steps, window = steps_of(spec, BatchRamp(base)), branch.window
+    steps, window = steps_by_file(spec, BatchRamp(base)), branch.window
     if steps is not None and branch.starts[-1] + window > (end := steps * base):
         message = f"with a window of {window} examples passes the end of the base run of {end}"
         yield Issue("branch.at_examples", message, starts, f"at most {max(end - window, 0)}")
@@ -158,6 +170,9 @@ def surface_issues(spec: StudySpec) -> Iterator[Issue]:
     if count > MAX_SURFACE_TRIALS:
         most = f"at most {MAX_SURFACE_TRIALS:,}"
         yield Issue(path, "a surface over so many trials is slow", count, most)
+    if search.round_size is not None and search.num_trials and search.round_size > count:
+        most = f"at most {count}"
+        yield Issue("search.round_size", "is more than num_trials", search.round_size, most)
     if search.early_stopping is not None:
         message = "sampler surface compares trials at the end of their budget: leave it out, or "
         yield Issue("search.early_stopping", message + "choose another sampler")
@@ -180,7 +195,9 @@ def surface_issues(spec: StudySpec) -> Iterator[Issue]:
             yield Issue("search.prior_peak_lr", "is not in nuisance.peak_lr", prior, allowed)
 
 
-def early_stopping_issues(spec: StudySpec) -> Iterator[Issue]:
+def early_stopping_issues(
+    spec: StudySpec, steps_of: StepsOf = steps_by_file, tokens_per_example: float | None = None
+) -> Iterator[Issue]:
     """Rungs that some trial can reach, decided by who can tell a worker to stop."""
     early = spec.search.early_stopping
     if early is None:
@@ -188,11 +205,12 @@ def early_stopping_issues(spec: StudySpec) -> Iterator[Issue]:
     if spec.resources.executor != "pool":
         executor = spec.resources.executor
         yield Issue("resources.executor", "cannot stop a trial early", executor, "pool")
-    first = early.first_rung_examples
-    if first is None or spec.budget.measure not in ("steps", "examples"):
-        return
     batches = possible_values(spec, "global_batch_size") - {None}
-    longest = max((n for size in batches for n in examples_of_runs(spec, size)), default=0)
-    if first >= longest:
-        path = "search.early_stopping.first_rung_examples"
-        yield Issue(path, "no trial gets past it", first, f"below {longest}")
+    runs = [num for size in batches for num in examples_of_runs(spec, size, steps_of)]
+    for unit, size in (("examples", 1.0), ("tokens", tokens_per_example)):
+        first = getattr(early, f"first_rung_{unit}")
+        if first is None or size is None or not runs:
+            continue
+        if first >= (longest := max(runs) * size):
+            path = f"search.early_stopping.first_rung_{unit}"
+            yield Issue(path, "no trial gets past it", first, f"below {longest:.0f}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from scaling.arithmetic.rules import OptimizerSettings, RuleDomainError, scale_optimizer
+from scaling.arithmetic.rules import OptimizerSettings, RuleDomainError, one_name, scale_optimizer
 from scaling.optimizers.catalog import optimizers_without, usual_value
 from scaling.spec.checks.places import cell_key, places_of, places_with, possible_values, same_trial
 from scaling.spec.checks.sizes import num_cells
@@ -36,6 +36,10 @@ def base_issues(spec: StudySpec) -> Iterator[Issue]:
         if not any(base.recipe in (None, rate.recipe) for base in bases):
             message = f"{rate.path} holds at a batch size that is not given: give base_batch_size"
             yield Issue("fixed.base_batch_size" if rate.recipe is None else rate.path, message)
+    for place in places_of(spec, "lr_scaling_rule"):
+        names = [one_name(rule) for rule in place.values]
+        if len(set(names)) < len(names):
+            yield place.issue("has a rule twice, by two names")
     if rates:
         return
     moving = [p for p in places_of(spec, "lr_scaling_rule") if set(p.values) != {"none"}]

@@ -1,9 +1,10 @@
 """Warmup, decay and the steps that they take."""
 
+import math
 from collections.abc import Iterator
 
 from scaling.arithmetic.batching import BatchRamp
-from scaling.spec.checks.batch import batches_of, ramps_of, steps_of
+from scaling.spec.checks.batch import StepsOf, batches_of, ramps_of, steps_by_file
 from scaling.spec.checks.places import Place, at_most_one, places_of, possible_values, same_trial
 from scaling.spec.issues import Issue
 from scaling.spec.study import StudySpec
@@ -14,12 +15,12 @@ def warmup_field_issues(spec: StudySpec) -> Iterator[Issue]:
     yield from at_most_one(spec, ("warmup_steps", "warmup_ratio", "warmup_examples"))
 
 
-def warmup_issues(spec: StudySpec) -> Iterator[Issue]:
+def warmup_issues(spec: StudySpec, steps_of: StepsOf = steps_by_file) -> Iterator[Issue]:
     """No run is over before its warmup is."""
-    yield from _late_issues(spec, 1.0, "outlasts the run")
+    yield from _late_issues(spec, steps_of, 1.0, "outlasts the run")
 
 
-def decay_issues(spec: StudySpec) -> Iterator[Issue]:
+def decay_issues(spec: StudySpec, steps_of: StepsOf = steps_by_file) -> Iterator[Issue]:
     """The decay of wsd starts after warmup."""
     if "wsd" not in possible_values(spec, "schedule"):
         return
@@ -28,24 +29,22 @@ def decay_issues(spec: StudySpec) -> Iterator[Issue]:
     for place in places_of(spec, "warmup_ratio"):
         if max(place.values) > 1 - decay + 1e-9:
             yield Issue(place.path, message, max(place.values), f"at most {1 - decay:g}")
-    yield from _late_issues(spec, 1 - decay, message)
+    yield from _late_issues(spec, steps_of, 1 - decay, message)
 
 
-def _late_issues(spec: StudySpec, share: float, message: str) -> Iterator[Issue]:
-    """Warmups that are not over after a share of the steps of some run, the largest batch first."""
+def _late_issues(spec: StudySpec, steps_of: StepsOf, share: float, message: str) -> Iterator[Issue]:
+    """Warmups that are not over after a share of the steps of some run, and what all runs allow."""
     for place in places_of(spec, "warmup_steps") + places_of(spec, "warmup_examples"):
-        runs = (
-            (ramp, steps)
+        runs = [
+            (_longest_warmup(spec, place, ramp, int(steps * share + 1e-9)), steps, ramp.first)
             for batch in sorted(batches_of(spec, place), reverse=True)
             for ramp in ramps_of(spec, batch)
             if (steps := steps_of(spec, ramp)) is not None
-        )
-        for ramp, steps in runs:
-            most = _longest_warmup(spec, place, ramp, int(steps * share + 1e-9))
-            if max(place.values) > most:
-                said = f"{message}, which has {steps} steps at global_batch_size {ramp.first}"
-                yield Issue(place.path, said, max(place.values), f"at most {most}")
-                break
+        ]
+        most, steps, batch = min(runs, key=lambda run: run[0], default=(math.inf, 0, 0))
+        if max(place.values) > most:
+            said = f"{message}, which has {steps} steps at global_batch_size {batch}"
+            yield Issue(place.path, said, max(place.values), f"at most {most}")
 
 
 def _longest_warmup(spec: StudySpec, place: Place, ramp: BatchRamp, num_steps: int) -> int:
@@ -58,9 +57,12 @@ def _longest_warmup(spec: StudySpec, place: Place, ramp: BatchRamp, num_steps: i
         if same_trial(place, other)
         for size in other.values
     ]
-    scalings = possible_values(spec, "warmup_scaling") if bases else {"steps"}
-    carried = num_steps * ramp.first // max(bases, default=1)
-    return min(num_steps if scaling == "steps" else carried for scaling in scalings)
+    scalings = possible_values(spec, "warmup_scaling")
+    is_kept = not bases or "steps" in scalings  # in trials of the search
+    if spec.transfer is not None:
+        bases.append(spec.transfer.base_batch_size)
+    carried = [num_steps * ramp.first // max(bases)] if bases and "examples" in scalings else []
+    return min([num_steps] * is_kept + carried)
 
 
 def horizon_issues(spec: StudySpec) -> Iterator[Issue]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -24,7 +24,9 @@ from scaling.cli.table_columns import (
 from scaling.files.names import file_name
 from scaling.files.shown_path import shown_path
 from scaling.spec.checks.data import file_suffix
-from scaling.tasks.data.columns import UnfitRowError
+from scaling.spec.data import DATA_SUFFIXES
+from scaling.spec.workloads import FAMILIES, TextWorkload
+from scaling.tasks.data.columns import CellReader, Labels, Table, UnfitRowError
 from scaling.tasks.data.conll import sentences
 from scaling.tasks.data.file_tables import file_table, widest_header
 from scaling.tasks.data.squad import squad_questions
@@ -40,10 +42,10 @@ _MOST_CHARACTERS, _MOST_SUBWORDS = 2048, 1024
 """Tokens of a prompt with its answer, or of a chat."""
 _CONLL_LINES = 0.9
 """Share of a text file's lines that are blank or have the same few columns, of CoNLL's."""
-KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".conll", ".conllu")
-TASKS = (
-    "text_classification", "token_classification", "question_answering", "seq2seq", "causal_lm",
-)  # fmt: skip
+TASKS = tuple(
+    name for name, family in FAMILIES.items() if issubclass(family, get_args(TextWorkload))
+)
+"""The families of texts."""
 
 
 def study_name(data: Path) -> str:
@@ -57,7 +59,7 @@ def drafted(data: Path, task: str | None = None) -> Draft:
     """Look at a data file.
 
     Args:
-        data: A file with one of the endings in `KINDS`; all but parquet perhaps with .gz.
+        data: A file with one of the endings in `DATA_SUFFIXES`; all but parquet perhaps with .gz.
         task: The family, where it is not to be guessed.
 
     Raises:
@@ -70,7 +72,7 @@ def drafted(data: Path, task: str | None = None) -> Draft:
     is_text = data.name.lower().removesuffix(".gz").endswith(".txt")
     header = () if is_text else _header(data)
     table = file_table(str(data), path="--data", encoding=None, columns=header)
-    given = list(islice(_mappings(table.records), _MOST_LOOKED_AT))
+    given = list(islice(filter(None, _mappings(table.records)), _MOST_LOOKED_AT))
     records = list(islice(_questions(given), _MOST_LOOKED_AT))
     if is_text and task not in (None, "causal_lm"):
         raise _unfit(task, "causal_lm")
@@ -93,7 +95,7 @@ def drafted(data: Path, task: str | None = None) -> Draft:
     if task not in (None, found.task):
         raise _unfit(task, found.task)
     texts = [str(value) for value in columns[next(iter(found.columns.values()))]]
-    found = _without_missing(found, columns)
+    found = _without_missing(found, columns, table)
     if not {"prompt_column", "messages_column"}.isdisjoint(found.columns):
         read = [columns[name] for name in found.columns.values()]
         joined = sorted(sum(len(str(text)) for text in row) for row in zip(*read, strict=True))
@@ -107,11 +109,11 @@ def _require_table(data: Path) -> None:
         raise NoDraftError(f"--data: {data} is a folder; name one file, as in {data / 'train.csv'}")
     if not data.is_file():
         raise NoDraftError(f"--data: {data}: there is no such file")
-    if (suffix := file_suffix(data.name)) not in KINDS:
+    if (suffix := file_suffix(data.name)) not in DATA_SUFFIXES:
         what = f"ends in {suffix}" if suffix else "has no ending"
         raise NoDraftError(
-            f"--data: {data.name} {what}; allowed: {', '.join(KINDS)} (all but parquet also "
-            "with .gz)"
+            f"--data: {data.name} {what}; allowed: {', '.join(DATA_SUFFIXES)} (all but parquet "
+            "also with .gz)"
         )
     if not data.stat().st_size:
         raise NoDraftError(f"--data: {data.name} is empty")
@@ -143,13 +145,16 @@ def _no_names(data: Path, header: Sequence[str]) -> NoDraftError:
     )
 
 
-def _without_missing(found: Draft, columns: Mapping[str, Sequence[Any]]) -> Draft:
+def _without_missing(found: Draft, columns: Mapping[str, Sequence[Any]], table: Table) -> Draft:
     """A draft that leaves rows without a text or a label out, where there are some."""
+    labels = Labels(("label_column",), "label_names", None, "error", "keep")
+    is_labelled = "label_column" in found.columns
+    reader = CellReader.of(found.columns, labels if is_labelled else None, table)
     left_out: dict[str, str] = {}
     why: list[str] = []
     for named, column in found.columns.items():
         field = "missing_labels" if named == "label_column" else "missing_texts"
-        count = sum(value is None or value == "" for value in columns[column])
+        count = sum(reader.is_missing(named, value) for value in columns[column])
         if count and named != "messages_column":
             left_out[field] = "drop"
             why.append(f"{count:,} rows without {column} are left out.")

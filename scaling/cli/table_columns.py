@@ -6,15 +6,22 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
+from scaling.tasks.data.columns import finite_number, is_empty
+
 MOST_CLASSES = 50
 """Of a column whose name does not say that it has classes."""
 _ROWS_OF_CLASS = 5
 _NAMED_LABEL = {"label", "labels", "class", "classes", "category", "categories"}
-_LABEL = _NAMED_LABEL | {
-    f"{word}{ending}"
-    for word in ("target", "sentiment", "intent", "topic", "tag", "lang", "language")
-    for ending in ("", "s")
-}
+_NAMED_SCORE = {"score", "scores", "rating", "ratings"}
+_LABEL = (
+    _NAMED_LABEL
+    | _NAMED_SCORE
+    | {
+        f"{word}{ending}"
+        for word in ("target", "sentiment", "intent", "topic", "tag", "lang", "language")
+        for ending in ("", "s")
+    }
+)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
@@ -72,16 +79,30 @@ def of_columns(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft:
         NoDraftError: If no family reads such columns.
     """
     splits = [name for name, values in columns.items() if _names_splits(name, values)]
-    if splits and len(splits) < len(columns):
-        rest = {name: values for name, values in columns.items() if name not in splits}
-        found = of_columns(rest, task)
-        why = f"Not read: {', '.join(splits)}; to keep these splits, give each its own file."
-        return replace(found, why=(*found.why, why))
+    if len(splits) == len(columns):
+        splits = []
+    rest = {name: values for name, values in columns.items() if name not in splits}
+    found = _of_rest(rest, task)
+    why = list(found.why)
+    if others := [name for name in rest if name not in found.columns.values()]:
+        why.append(f"Not read: {', '.join(others)}.")
+    if splits:
+        to_keep = "to keep these splits, give each its own file"
+        why.append(f"Not read: {', '.join(splits)}; {to_keep}.")
+    return replace(found, why=tuple(why))
+
+
+def _of_rest(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft:
     lists = [name for name, values in columns.items() if _share(values, list) > 0.9]
     lower = {name.lower(): name for name in columns}
     if all(word in lower for word in _TEXT_WORDS) and task in (None, "question_answering"):
         named = {f"{word}_column": lower[word] for word in ("context", "question", "answers")}
         return _draft("question_answering", named, "Columns context, question and answers.")
+    if {"chosen", "rejected"} <= lower.keys():
+        raise NoDraftError(
+            "--data: columns chosen and rejected are preferences, which no task reads; keep a "
+            "prompt and its answer, as in prompt,answer"
+        )
     of_mappings = [name for name in lists if isinstance(next(iter(_first(columns[name])), 0), dict)]
     if of_mappings:
         name = of_mappings[0]
@@ -93,10 +114,12 @@ def of_columns(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft:
             )
         why = f"Column {name} has chats; the loss counts what the assistant says."
         return _draft("causal_lm", {"messages_column": name}, why)
-    if len(lists) == 2 and task in (None, "token_classification"):
-        tokens, tags = sorted(lists, key=lambda name: -len(distinct_values(columns[name])))
+    if len(lists) > 1 and task in (None, "token_classification"):
+        tokens, tags = _words_and_tags({name: columns[name] for name in lists})
         named = {"tokens_column": tokens, "tags_column": tags}
-        return _draft("token_classification", named, "Two columns of lists: words and their tags.")
+        return _draft(
+            "token_classification", named, f"Lists: words in {tokens}, their tags in {tags}."
+        )
     texts = [name for name in columns if _is_text(columns[name])]
     if len(lists) == 1 and texts and task in (None, "text_classification"):
         text = max(texts, key=lambda name: mean_length([str(value) for value in columns[name]]))
@@ -105,6 +128,22 @@ def of_columns(columns: Mapping[str, Sequence[Any]], task: str | None) -> Draft:
         several = _draft("text_classification", named, why)
         return replace(several, problem_type="multi_label_classification")
     return _of_texts(columns, lower, task)
+
+
+def _words_and_tags(lists: Mapping[str, Sequence[Any]]) -> tuple[str, str]:
+    """The list of words and that of tags: of two by their values, of more by their names."""
+    if len(lists) == 2:
+        words, tags = sorted(lists, key=lambda name: -len(distinct_values(lists[name])))
+        return words, tags
+    words = [name for name in lists if _words(name) & {"token", "tokens", "word", "words"}]
+    tags = [name for name in lists if "ner" in _words(name)]
+    tags = tags or [name for name in lists if name not in words and _words(name) & {"tag", "tags"}]
+    if len(words) != 1 or len(tags) != 1:
+        raise NoDraftError(
+            f"--data: {len(lists)} columns have lists ({', '.join(lists)}); keep two of them, "
+            "tokens and tags"
+        )
+    return words[0], tags[0]
 
 
 def _of_texts(
@@ -128,6 +167,13 @@ def _of_texts(
         )
     for source, target in _PROMPTS:
         if source in lower and target in lower and task in (None, "causal_lm"):
+            if source == "instruction" and not all(
+                map(is_empty, columns.get(lower.get("input", ""), ()))
+            ):
+                raise NoDraftError(
+                    "--data: instruction and input are two parts of a prompt; join them in one "
+                    "column, as in prompt,answer"
+                )
             named = {"prompt_column": lower[source], "answer_column": lower[target]}
             return _draft("causal_lm", named, f"The loss counts {lower[target]} alone.")
     label = None if task in ("seq2seq", "causal_lm") else _label(columns, texts)
@@ -136,12 +182,10 @@ def _of_texts(
         named = {"text_column": first, "label_column": label}
         named |= {} if second is None else {"text_pair_column": second}
         distinct = distinct_values(columns[label])
-        is_number = _is_score(distinct)
+        is_number = _is_score(label, columns[label])
         what = f"{label} has {'numbers' if is_number else f'{len(distinct)} classes'}"
         which = f"{first} is the longest text" if second is None else f"{first} and {second} a pair"
-        others = [name for name in texts if name not in (first, second, label)]
-        why = [f"{what}; {which}."] + ([f"Not read: {', '.join(others)}."] if others else [])
-        found = _draft("text_classification", named, *why)
+        found = _draft("text_classification", named, f"{what}; {which}.")
         return replace(found, problem_type="regression") if is_number else found
     if task == "text_classification":
         raise NoDraftError(
@@ -171,9 +215,9 @@ def _label(columns: Mapping[str, Sequence[Any]], texts: Sequence[str]) -> str | 
     others = [name for name in columns if name not in (texts[0], *named)]
     for name in (*named, *reversed(others)):
         distinct = distinct_values(columns[name])
-        if name in named and len(distinct) > 1 and _is_score(distinct):
+        if name in named and _is_score(name, columns[name]):
             return name
-        num_rows = sum(value not in (None, "") for value in columns[name])
+        num_rows = _num_known(columns[name])
         most = num_rows // _ROWS_OF_CLASS
         if 2 <= len(distinct) <= (most if name in named else min(MOST_CLASSES, most)):
             return name
@@ -211,10 +255,18 @@ def _pair(lower: Mapping[str, str]) -> tuple[str, str] | None:
     return next(found, None)
 
 
-def _is_score(distinct: set[str]) -> bool:
-    """Whether values are numbers of which some have a fraction."""
-    are_numbers = all(map(is_number, distinct))
-    return are_numbers and not all(float(text).is_integer() for text in distinct)
+def _num_known(values: Sequence[Any]) -> int:
+    return sum(not is_empty(value) for value in values)
+
+
+def _is_score(name: str, values: Sequence[Any]) -> bool:
+    """Whether values are numbers, some with a fraction, or of a score too many to be classes."""
+    distinct = distinct_values(values)
+    if len(distinct) < 2 or not all(map(is_number, distinct)):
+        return False
+    is_of_many = len(distinct) > _num_known(values) // _ROWS_OF_CLASS
+    is_whole = all(float(text).is_integer() for text in distinct)
+    return not is_whole or (is_of_many and bool(_words(name) & _NAMED_SCORE))
 
 
 def _is_text(values: Sequence[Any]) -> bool:
@@ -230,8 +282,8 @@ def distinct_values(values: Sequence[Any]) -> set[str]:
     found: set[str] = set()
     for value in values:
         entries: Sequence[Any] = value if isinstance(value, list) else [value]
-        found |= {str(entry).strip() for entry in entries if entry is not None}
-    return found - {""}
+        found |= {str(entry).strip() for entry in entries if not is_empty(entry)}
+    return found
 
 
 def _share(values: Sequence[Any], kind: type) -> float:
@@ -243,12 +295,8 @@ def _first(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text reads as a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    """Whether a text reads as a number, which NaN and infinity are not."""
+    return finite_number(text) is not None
 
 
 def mean_length(texts: Sequence[str]) -> float:

@@ -1,12 +1,14 @@
 """Which columns `scaling init` reads, and how much room their texts have."""
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scaling.cli.draft import drafted
+from scaling.cli.table_columns import NoDraftError
 from scaling.plan.start_checks import require_tasks
 from scaling.spec.read import read_study
 from scaling.tasks.errors import DataError
@@ -110,3 +112,81 @@ def test_prompts_have_room_for_their_answers(
     assert called("init", "--data", str(path), "--output", str(output))[0] == 0
     assert read_study(output).workload.data.max_length in length
     require_tasks(read_study(output))
+
+
+def lines_of(tmp_path: Path, row: Callable[[int], dict[str, object]]) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row(n)) for n in range(80)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("empty", [None, " ", float("nan"), "\u200b"])
+def test_what_the_reader_misses_is_left_out(empty: object, tmp_path: Path) -> None:
+    path = lines_of(
+        tmp_path,
+        lambda n: {"text": f"{sentence()} {n}", "label": empty if n % 9 == 0 else float(n % 2)},
+    )
+    found = drafted(path)
+    assert found.problem_type is None
+    assert found.left_out == {"missing_labels": "drop"}
+    assert "9 rows without label are left out." in found.why
+
+
+def test_a_word_for_no_number_makes_no_regression(tmp_path: Path) -> None:
+    make = table("x.csv", text=lambda n: sentence(), label=lambda n: ("nan", "0", "1")[n % 3])
+    assert drafted(make(tmp_path)).problem_type is None
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (lambda n: n, "regression"), (lambda n: n / 8, "regression"),
+        (lambda n: f"{n % 5}.0", None), (lambda n: n % 5, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["score", "user_rating"])
+def test_scores_and_ratings_are_labels(
+    name: str, value: Callable[[int], object], kind: str | None, tmp_path: Path
+) -> None:
+    found = drafted(
+        lines_of(tmp_path, lambda n: {"text": f"{sentence()} {n}", "by": "x", name: value(n)})
+    )
+    assert found.columns == {"text_column": "text", "label_column": name}
+    assert found.problem_type == kind
+    assert "Not read: by." in found.why
+
+
+def tagged(*names: str) -> Callable[[int], dict[str, object]]:
+    tags = {name: ["X", "O"] for name in names}
+    return lambda n: {"id": n, "tokens": [f"a{n}", "b"], **tags}
+
+
+def test_of_several_lists_those_named_so_are_words_and_tags(tmp_path: Path) -> None:
+    found = drafted(lines_of(tmp_path, tagged("pos_tags", "ner_tags", "chunk_tags")))
+    assert found.columns == {"tokens_column": "tokens", "tags_column": "ner_tags"}
+    assert "Not read: id, pos_tags, chunk_tags." in found.why
+    with pytest.raises(NoDraftError, match=r"3 columns have lists \(tokens, pos_tags, chunk_tags"):
+        drafted(lines_of(tmp_path, tagged("pos_tags", "chunk_tags")))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (("prompt", "chosen", "rejected"), "columns chosen and rejected are preferences"),
+        (("instruction", "input", "output"), "instruction and input are two parts of a prompt"),
+    ],
+)
+def test_columns_that_no_task_reads_are_refused(
+    columns: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NoDraftError, match=message):
+        drafted(lines_of(tmp_path, lambda n: {name: f"{sentence()} {n}" for name in columns}))
+
+
+def test_an_input_that_is_always_empty_is_not_read(tmp_path: Path) -> None:
+    def row(n: int) -> dict[str, object]:
+        return {"instruction": f"{sentence()} {n}", "input": "", "output": f"{sentence()} {n}"}
+
+    found = drafted(lines_of(tmp_path, row))
+    assert found.columns == {"prompt_column": "instruction", "answer_column": "output"}
+    assert "Not read: input." in found.why

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scaling.cli.draft import KINDS, Draft, study_text
+from scaling.cli.draft import Draft, study_text
+from scaling.spec.data import DATA_SUFFIXES
 from tests.cli.test_app import called
 from tests.cli.test_init import RUNS, sentence, table
 
@@ -55,4 +56,4 @@ def test_the_help_names_every_ending_that_is_read() -> None:
     status, out, _ = called("init", "--help")
     words = " ".join(out.split())
     assert status == 0
-    assert all(kind.removeprefix(".") in words for kind in KINDS)
+    assert all(kind.removeprefix(".") in words for kind in DATA_SUFFIXES)

@@ -157,7 +157,8 @@ def _without_missing(found: Draft, columns: Mapping[str, Sequence[Any]], table: 
         count = sum(reader.is_missing(named, value) for value in columns[column])
         if count and named != "messages_column":
             left_out[field] = "drop"
-            why.append(f"{count:,} rows without {column} are left out.")
+            are = "row without {} is" if count == 1 else "rows without {} are"
+            why.append(f"{count:,} {are.format(column)} left out.")
     lines = (" ".join(line.split()) for line in (*found.why, *why))  # names may have line breaks
     return replace(found, left_out=left_out, why=tuple(lines))
 

@@ -5,7 +5,7 @@ A cell is read as the text that stands there, or refused. Nothing becomes text b
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,11 @@ class Table:
     is_text: bool = False
     num_bytes: int = 0
     note: str = ""
+
+    def close(self) -> None:
+        """Close the file of records that are read no further."""
+        if isinstance(self.records, Generator):
+            self.records.close()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """All rows of a workload's source, by split, whatever kind of source it is."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +53,11 @@ def read_rows(data: TextData, row_format: RowFormat) -> ReadRows:
     for split, tables in _tables(data, row_format, notes):
         parts: list[TableRows] = []
         for table in tables:
-            part = read_table(
-                data.columns, row_format, table,
-                most_rows=rows_left, most_characters=characters_left,
-            )  # fmt: skip
+            with closing(table):
+                part = read_table(
+                    data.columns, row_format, table,
+                    most_rows=rows_left, most_characters=characters_left,
+                )  # fmt: skip
             rows_left -= len(part.rows)
             characters_left -= part.num_characters
             parts.append(part)

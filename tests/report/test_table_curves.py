@@ -238,3 +238,53 @@ def test_training_and_evaluation_have_a_row_each_at_one_step(tmp_path: Path) -> 
     ]
     found = read(tmp_path, HEADER.split(",", 1)[1], *lines)
     assert [row.validation_loss for row in found.sweep.rows] == [3.0] * 3
+
+
+PROGRESS = (
+    "consumed_samples", "iter", "samples_seen", "tokens_seen", "global_steps", "_step", "wall_time",
+)  # fmt: skip
+
+
+def dips(header: str, name: str = "") -> list[str]:
+    """Six logs of four evaluations; the highest rate is lowest in passing and ends highest."""
+    return [header] + [
+        (f"{batch}x{rate}," if name else "") + f"{100 * n},{batch},{rate},{loss}"
+        for batch in (8, 32)
+        for rate in RATES
+        for n, loss in enumerate((4, 1, 5, 6) if rate == RATES[-1] else (4, 3, 2.5, 2.2), 1)
+    ]
+
+
+@pytest.mark.parametrize("column", PROGRESS)
+@pytest.mark.parametrize("name", ["", "run_id,"])
+def test_progress_by_another_name_is_progress(column: str, name: str, tmp_path: Path) -> None:
+    found = read(tmp_path, *dips(f"{name}{column},global_batch_size,peak_lr,validation_loss", name))
+    assert [row.validation_loss for row in found.sweep.rows] == [2.2, 2.2, 6] * 2
+    assert "24 rows of 6 runs" in " ".join(found.notes)
+
+
+def test_times_order_the_rows_of_named_runs(tmp_path: Path) -> None:
+    header, *lines = dips("run_id,timestamp,global_batch_size,peak_lr,validation_loss", "run_id,")
+    dated = [
+        line.replace("00,", ":00+00:00,", 1).replace(",", ",2026-01-01T0", 1) for line in lines
+    ]
+    found = read(tmp_path, header, *dated)
+    assert [row.validation_loss for row in found.sweep.rows] == [2.2, 2.2, 6] * 2
+
+
+def test_a_column_that_rises_as_in_a_log_is_said(tmp_path: Path) -> None:
+    found = read(tmp_path, *dips("ticks,global_batch_size,peak_lr,validation_loss"))
+    assert len(found.sweep.rows) == 24
+    assert any(note.startswith("ticks rises through the rows") for note in found.notes)
+
+
+def test_the_order_of_a_table_is_no_log(tmp_path: Path) -> None:
+    """Trial numbers rise, and a searched setting does so in each batch and rate."""
+    lines = [
+        f"{n},{batch},{rate},{decay},2.{n}"
+        for n, (batch, rate, decay) in enumerate(
+            (b, r, d) for b in (8, 32) for r in RATES for d in (0, 0.01, 0.1, 0.2)
+        )
+    ]
+    header = "place,global_batch_size,peak_lr,weight_decay,validation_loss"
+    assert not any("rises" in note for note in read(tmp_path, header, *lines).notes)

@@ -12,7 +12,13 @@ from scaling.records.metrics import Metric
 from scaling.records.objective import VALIDATION_LOSS, Objective
 from scaling.records.trial import Status
 from scaling.report.foreign_tables.table_columns import kind_of
-from scaling.report.foreign_tables.table_curves import CurveFinder, Curves, End, LastEvaluations
+from scaling.report.foreign_tables.table_curves import (
+    CurveFinder,
+    Curves,
+    End,
+    LastEvaluations,
+    RisingColumns,
+)
 from scaling.report.foreign_tables.table_ends import CellEnds, EarlyRows, ended_as_it_should
 from scaling.report.foreign_tables.table_line import Dialect, Line
 from scaling.report.foreign_tables.table_names import (
@@ -159,6 +165,7 @@ class _Look:
         ends: How far the runs of rows that are evaluations came, nothing yet.
         versions: Columns, by our names, in which 2.1 and 2.10 differ.
         respelled: Others, by theirs, that have both, which are one number.
+        rising: That rows which count as runs may be evaluations of fewer.
     """
 
     marks: Marks
@@ -168,13 +175,18 @@ class _Look:
     ends: CellEnds
     versions: frozenset[str]
     respelled: Sequence[str]
+    rising: Sequence[str]
 
     def notes(self) -> list[str]:
         """What varies, and which numbers are one."""
         if not self.respelled:
-            return self.survey.notes()
+            return [*self.survey.notes(), *self.rising]
         columns = ", ".join(self.respelled)
-        return [*self.survey.notes(), f"Numbers such as 0.1 and 0.10 are the same in: {columns}."]
+        return [
+            *self.survey.notes(),
+            f"Numbers such as 0.1 and 0.10 are the same in: {columns}.",
+            *self.rising,
+        ]
 
 
 def _look(source: Source) -> _Look:
@@ -203,12 +215,17 @@ def _look(source: Source) -> _Look:
     )
     early = EarlyRows(source.header, of_rows, taken)
     higher = _HigherRates(source)
+    own = ("global_batch_size", "peak_lr", "seed", "warmup_steps", "clip_norm")
+    recipe = [names.index(name) for name in own if name in names]
+    recipe += [*axes, *nuisance, *surveyor.places[0]]
+    rising = RisingColumns(source.header, recipe, sorted({*range(len(names))} - taken))
     looked_at = {*axes, *nuisance, *chain(*surveyor.places)}
     words = {place: set[str]() for place in looked_at}
     with source.rows() as kept:
         for _, cells in kept:
             finder.add(cells)
             early.add(cells)
+            rising.add(cells)
             for place, known in words.items():
                 if len(known) < MOST_CELLS:
                     known.add(cells[place])
@@ -230,7 +247,8 @@ def _look(source: Source) -> _Look:
     asked_for = {*axes, *nuisance, *(source.header.index(column) for column in survey.searched)}
     equal = [source.header[place] for place in sorted(respelled & asked_for - versions)]
     as_words = frozenset(names[p] for p in versions)
-    return _Look(marks, survey, curves, early, of_curves, as_words, equal)
+    notes = [] if curves else rising.notes()
+    return _Look(marks, survey, curves, early, of_curves, as_words, equal, notes)
 
 
 class _HigherRates:

@@ -20,8 +20,20 @@ from scaling.report.foreign_tables.table_numbers import Marks, is_blank, number
 _RUN_COLUMNS = (
     "run_id", "trial_id", "run", "trial", "run_uuid", "uid", "id", "run_name", "version",
 )  # fmt: skip
-_STEP_COLUMNS = ("step", "global_step", "trainer_global_step", "train_step", "steps")
-_OTHER_PROGRESS = ("training_iteration", "iteration", "epoch", "examples", "tokens")
+_STEP_COLUMNS = (
+    "step", "global_step", "global_steps", "trainer_global_step", "train_step", "num_updates",
+    "steps",
+)  # fmt: skip
+_OTHER_PROGRESS = (
+    "training_iteration", "iteration", "iter", "it", "update", "epoch", "examples", "tokens",
+    "consumed_samples", "consumed_tokens", "samples_seen", "examples_seen", "tokens_seen",
+    "wall_time", "timestamp",
+)  # fmt: skip
+"""The last two only where no other is: a time may be a run's own."""
+_BUDGETS = ("steps", "num_updates", "examples", "tokens")
+"""What may as well have been set for a run, where no column names the runs."""
+_MANY = 4
+"""Rows of one recipe through which a column that rises is noted."""
 _NEARLY_ALL = 0.9
 """Share of a log's runs that begin at the same progress; the others were cut or resumed."""
 
@@ -110,9 +122,12 @@ class CurveFinder:
         self._has_id = bool(by_name)
         allowed = [
             place for place in progress
-            if self._has_id or plains[place] not in ("steps", "examples", "tokens")
+            if self._has_id or plains[place] not in _BUDGETS
         ]  # fmt: skip
         self._progress = allowed[0] if allowed else None
+        settings, unknown = (
+            [place for place in places if place != self._progress] for places in (settings, unknown)
+        )
         own = [names.index(n) for n in ("global_batch_size", "peak_lr", "seed") if n in names]
         own += [place for place in searched if place not in progress]
         recipe = [names.index(n) for n in ("warmup_steps", "clip_norm") if n in names]
@@ -238,6 +253,64 @@ def _num_repeated(runs: Mapping[tuple[str, ...], Mapping[str, int]]) -> int:
 def _num_replicates(counts: Iterable[int]) -> int:
     """Runs that share all that tells them apart, of the losses at each progress."""
     return statistics.median_low([num for num in counts if num] or [1])
+
+
+class RisingColumns:
+    """Columns that are not read and rise through the rows of most recipes, as in a log.
+
+    One that rises through the whole table, as a trial's number does, is its order and no progress.
+    """
+
+    def __init__(self, header: Sequence[str], recipe: Iterable[int], others: Iterable[int]) -> None:
+        """`recipe` are the places that tell recipes and runs apart, `others` those looked at."""
+        plains = [plain(name) for name in header]
+        named = [plains.index(name) for name in _RUN_COLUMNS if name in plains]
+        self._header, self._recipe = header, (*recipe, *named[:1])
+        self._others = [place for place in others if place not in self._recipe]
+        self._groups: dict[tuple[str, ...], int] = {}
+        self._last: dict[tuple[str, ...], list[str]] = {}
+        self._fallen: set[tuple[int, tuple[str, ...]]] = set()
+        self._row_before: list[str] = []
+        self._in_order = set(self._others)
+
+    def add(self, cells: Sequence[str]) -> None:
+        """One row."""
+        group = tuple(cells[place] for place in self._recipe)
+        self._groups[group] = self._groups.get(group, 0) + 1
+        now = [cells[place] for place in self._others]
+        before = self._last.get(group, ())
+        for place, old, new in zip(self._others, before, now, strict=False):
+            if not _rises(old, new):
+                self._fallen.add((place, group))
+        for place, old, new in zip(self._others, self._row_before, now, strict=False):
+            if place in self._in_order and not _rises(old, new):
+                self._in_order.remove(place)
+        self._last[group] = self._row_before = now
+
+    def notes(self) -> list[str]:
+        """That the rows may be evaluations of fewer runs; empty where nothing rises so."""
+        many = [group for group, count in self._groups.items() if count >= _MANY]
+        if 2 * len(many) <= len(self._groups):
+            return []
+        rising = [
+            self._header[place]
+            for place in self._others
+            if place not in self._in_order
+            if sum((place, group) not in self._fallen for group in many) >= _NEARLY_ALL * len(many)
+        ]
+        return [
+            f"{column} rises through the rows of each recipe, as in a log. Every row counts as a "
+            "run; if the rows are evaluations, keep only each run's last one."
+            for column in rising[:1]
+        ]
+
+
+def _rises(before: str, after: str) -> bool:
+    """By their numbers; dates and times in one notation rise as their words do."""
+    try:
+        return float(after) > float(before)
+    except ValueError:
+        return after.strip() > before.strip()
 
 
 class LastEvaluations:

@@ -22,8 +22,10 @@ from scaling.report.foreign_tables.table_numbers import (
 
 EARLY = 0.95
 """A run that ends before this share of the longest of its cell did not run to its budget."""
-_ENDS = ("step", "global_step", "trainer_global_step", "train_step", "training_iteration",
-         "iteration", "epoch")  # fmt: skip
+_ENDS = (
+    "step", "global_step", "global_steps", "trainer_global_step", "train_step",
+    "training_iteration", "iteration", "iter", "it", "update", "epoch",
+)  # fmt: skip
 """How far a run came, in a table with one row a run; `steps` may be a budget that was set."""
 
 

@@ -124,8 +124,8 @@ def _turn(rates: BestRates | None) -> Turn:
         return Turn(missing="few_batch_sizes")
     if rates.is_cut:
         return Turn(missing="best_at_edge")
-    at, interval, probability = rates.turn
-    return Turn(at, interval, probability, missing="hardly_any" if at is None else None)
+    at, interval, probability, falls = rates.turn
+    return Turn(at, interval, probability, "hardly_any" if at is None else None, falls)
 
 
 def _bounded(law: LrScaling, cells: tuple[CellResult, ...]) -> LrScaling:

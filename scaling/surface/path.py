@@ -26,7 +26,8 @@ _CLEAR_RISE = 4.0
 _NUM_DRAWS = 1000
 _LEVEL = 0.9
 _RISE, _STAYS = 0.1, 0.25
-"""A path turns where it rises by more than this exponent, then by less than this share of it."""
+"""A path turns where it rises by more than this exponent, then by less than this share of it; it
+falls where it then does so by more than that share."""
 
 Interval = tuple[float, float]
 
@@ -83,15 +84,16 @@ class BestRates:
         return bool((self.draws >= self.highest).any(axis=1).mean() > 1 / 2)
 
     @cached_property
-    def turn(self) -> tuple[float | None, Interval | None, float] | None:
-        """The batch size up to which the best rate rises and from which on it stays.
+    def turn(self) -> tuple[float | None, Interval | None, float, bool] | None:
+        """The batch size up to which the best rate rises and from which on it stays or falls.
 
         Each drawn path is fitted by two straight pieces that meet at one of the batch sizes. A best
         rate beyond those tried may be any higher one, so it does not stay.
 
         Returns:
-            Its median and interval over the drawn paths that turn, and the share of them. None
-            without at least four batch sizes: then no path can be seen to turn.
+            Its median and interval over the drawn paths that turn, the share of them, and whether
+            most of them fall beyond it. None without at least four batch sizes: then no path can
+            be seen to turn.
         """
         inner = range(1, len(self.batch_sizes) - 1)
         if len(inner) < 2:
@@ -106,10 +108,11 @@ class BestRates:
         turns = (before > _RISE) & (after < _STAYS * before) & ~is_cut
         probability = float(turns.mean())
         if probability < 1 - _LEVEL:
-            return None, None, probability
+            return None, None, probability, False
         at = np.array(self.batch_sizes)[1 + best[turns]]
         low, middle, high = np.quantile(at, (_tails()[0], 0.5, _tails()[1]), method="nearest")
-        return float(middle), (float(low), float(high)), probability
+        falls = bool((after < -_STAYS * before)[turns].mean() > 1 / 2)
+        return float(middle), (float(low), float(high)), probability, falls
 
     def _two_pieces(self, place: int) -> tuple[Array, Array, Array]:
         """Squares left, and the two slopes, of every draw with the turn at one batch size."""

@@ -24,10 +24,19 @@ from scaling.analysis.statistics.uncertainty import ABSENT, Estimate, Interval
 from scaling.analysis.trial_rows import Baseline, Sweep, TrialRow, sweep_of
 from scaling.report.words import absent
 from scaling.report.words.headline import first_screen
+from scaling.report.words.numbers import (
+    beside,
+    chance,
+    fixed,
+    number,
+    telling_digits,
+    with_article,
+    with_interval,
+)
 from scaling.report.words.reasons import nothing_learnt_words, reason_words
 from scaling.report.words.remarks import agreement_words, averaged_words
-from tests.analysis.recorded import default_study
 from tests.analysis.synthetic import study
+from tests.report.kinds import findings_of
 
 A = Conditions("causal_lm", "a.txt", "a" * 64, "characters", 9.5)
 B = Conditions("seq2seq", "b.txt", "b" * 64, "bytes", 7.5)
@@ -176,12 +185,57 @@ def test_agreement(interval: Interval | None, overlap: bool | None, words: str) 
 def test_one_power_is_not_said_alone_where_the_rate_stops_rising(
     probability: float, start: str
 ) -> None:
-    found = analyse(default_study())
+    found = findings_of("recorded study")
     law = replace(found.lr_scaling, turns=Turn(24.0, (24.0, 64.0), probability, None))
     lines = first_screen(replace(found, lr_scaling=law))
     said = next(line.text for line in lines if line.topic == "rate")
     assert said.startswith(start)
     assert len(said.split()) <= 30
+
+
+def test_a_best_rate_that_falls_is_not_said_to_stop_rising() -> None:
+    found = findings_of("recorded study")
+    law = replace(found.lr_scaling, turns=Turn(24.0, (24.0, 64.0), 0.96, None, falls=True))
+    lines = first_screen(replace(found, lr_scaling=law))
+    said = next(line.text for line in lines if line.topic == "rate")
+    start = "The best peak learning rate rises up to batch 24"
+    assert said.startswith(start)
+    assert " and falls beyond (probability 96%)" in said
+
+
+@pytest.mark.parametrize(("value", "digits", "words"), [
+    (0.00028, 2, "2.8e-04"), (3.2e-05, 3, "3.2e-05"), (0.0123, 3, "0.0123"), (12800, 3, "12,800"),
+])  # fmt: skip
+def test_numbers(value: float, digits: int, words: str) -> None:
+    assert number(value, digits) == words
+
+
+def test_compared_values_are_printed_as_different_ones() -> None:
+    assert telling_digits(1.1604, 1.1623) == 4
+    assert telling_digits(1.16, 1.26) == telling_digits(1.16, 1.16) == 3
+    assert beside(Estimate(1.05, (1.000005, 1.1)), 1.0) == "1.05000 [1.00001, 1.10000]"
+
+
+@pytest.mark.parametrize(("probability", "words"), [
+    (0.93, "0.93"), (0.999, "over 0.99"), (1.0, "over 0.99"), (0.001, "under 0.01"),
+])  # fmt: skip
+def test_a_probability_is_not_rounded_to_certainty(probability: float, words: str) -> None:
+    assert chance(probability) == words
+
+
+def test_a_power_has_as_many_decimals_as_its_interval_and_no_minus_zero() -> None:
+    assert fixed(Estimate(-0.001, (-0.0502, 0.5)), 2) == "0.00 [-0.05, 0.50]"
+    assert with_interval(Estimate(0.0, (0.0, 0.0))) == "0"
+
+
+@pytest.mark.parametrize(("noun", "words"), [
+    ("RMSE", "an RMSE"), ("mse", "an mse"), ("SSIM", "an SSIM"), ("NLL", "an NLL"),
+    ("LM loss", "an LM loss"), ("MAP", "a MAP"), ("ROUGE", "a ROUGE"), ("F1", "an F1"),
+    ("AUC", "an AUC"), ("one-step error", "a one-step error"), ("chrF", "a chrF"),
+    ("loss", "a loss"), ("MCC", "an MCC"), ("MAE", "an MAE"), ("unit loss", "a unit loss"),
+])  # fmt: skip
+def test_articles(noun: str, words: str) -> None:
+    assert with_article(noun) == words
 
 
 def averaging(row: TrialRow, half_life: float | None) -> TrialRow:

@@ -11,7 +11,7 @@ from scaling.surface.carried import CarriedRecipes
 from scaling.surface.covariance import TO_READ, TO_SEARCH, Family
 from scaling.surface.loss_surface import Limit, LossSurface, Outcome
 from scaling.surface.model import Replicates
-from scaling.surface.path import best_rates
+from scaling.surface.path import BestRates, best_rates
 from scaling.surface.space import Axis, Space
 from tests.surface.planted import BATCHES, SPACE, best_rate, loss, outcomes
 
@@ -177,11 +177,22 @@ def test_a_path_that_rises_and_then_stays_is_seen_to_turn() -> None:
         path = best_rates(LossSurface(space, trials, family=TO_READ), range(8), batches)
         assert path is not None
         assert path.turn is not None
-        at, _, probability = path.turn
+        at, _, probability, _ = path.turn
         found.append((at, probability))
     assert found[0][1] > 0.8
     assert found[0][0] in (64, 128, 256)
     assert found[1][1] < 0.5
+
+
+@pytest.mark.parametrize(("beyond", "falls"), [(0.0, False), (-0.05, False), (-0.4, True)])
+def test_a_path_that_falls_beyond_its_turn_does_not_stay(beyond: float, falls: bool) -> None:
+    batches = (16, 32, 64, 128, 256, 512)
+    log = np.log(np.array(batches) / 64)
+    path = 0.5 * np.minimum(log, 0) + beyond * np.maximum(log, 0)
+    draws = path + np.random.default_rng(0).normal(0, 0.01, (200, len(batches)))
+    turn = BestRates(batches, draws, -5.0, 5.0).turn
+    assert turn is not None
+    assert (turn[0], turn[3]) == (64, falls)
 
 
 def test_a_curve_that_rises_towards_an_end_does_not_fall_beyond_it() -> None:

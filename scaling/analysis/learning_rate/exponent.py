@@ -122,19 +122,21 @@ class BestRate:
 
 @dataclass(frozen=True)
 class Turn:
-    """The path of best rates rises up to a batch size and then stays.
+    """The path of best rates rises up to a batch size and then stays or falls.
 
     Attributes:
         at: That batch size; None where hardly any drawn path turns.
         interval: Of it, over the drawn paths that turn.
         probability: Share of them; None where the surface does not tell.
         missing: Why something is missing; None when nothing is.
+        falls: Whether most of the drawn paths that turn fall beyond it.
     """
 
     at: float | None = None
     interval: Interval | None = None
     probability: float | None = None
     missing: NoTurn | None = "no_surface"
+    falls: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from scaling.analysis.findings import Findings
 from scaling.report.words.absent import no_exponent, no_tradeoff
 from scaling.report.words.numbers import (
     between,
+    chance,
     counted,
     either,
     first_few,
+    fixed,
     number,
     rate,
     with_unit,
@@ -36,6 +38,14 @@ def tuned_name(findings: Findings) -> str:
     """What recipes are tuned for, as a title begins with it."""
     label = findings.sweep.tuned_for.label
     return label[:1].upper() + label[1:]
+
+
+def chance_of_run(findings: Findings) -> str:
+    """How surely the run whose seconds are shown reaches the target; empty where unknown."""
+    chosen = findings.recommendation.option
+    if chosen is None or chosen.chance_of_target is None:
+        return ""
+    return f", which reaches the target with a chance of {chance(chosen.chance_of_target, '.0%')}"
 
 
 def worse_edge(findings: Findings) -> str:
@@ -72,7 +82,9 @@ def lr_caption(findings: Findings) -> str:
     exponent = findings.lr_scaling.exponent
     if exponent.value is None:
         return f"No exponent: {no_exponent(findings)}."
-    found = f"Fitted exponent {exponent.value:.2f} {between(exponent.interval)}"
+    found = f"Fitted exponent {fixed(exponent, 2)}"
+    if exponent.interval is None:
+        found = f"Fitted exponent {exponent.value:.2f} (no interval)"
     by_size = [
         f"{cell.global_batch_size:,}: {rate(cell.best_peak_lr)}"
         for cell in findings.cells

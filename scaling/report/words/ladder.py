@@ -18,6 +18,7 @@ from scaling.report.words.numbers import (
     between,
     counted,
     either,
+    fixed,
     number,
     rate,
     rate_with_bounds,
@@ -321,19 +322,12 @@ def _letter(name: str) -> str:
 
 def power_words(exponent: Estimate) -> str:
     """An exponent and its interval: 0.31 [0.24, 0.38]."""
-    return _fixed(exponent, 2)
+    return fixed(exponent, 2)
 
 
 def loss_words(loss: ExpectedLoss) -> str:
     """The loss to be expected and its interval; a dash where there is none."""
-    return _fixed(loss.estimate, 3)
-
-
-def _fixed(found: Estimate, decimals: int) -> str:
-    if found.value is None or found.interval is None:
-        return DASH
-    value, low, high = (f"{v:.{decimals}f}" for v in (found.value, *found.interval))
-    return f"{value} [{low}, {high}]"
+    return fixed(loss.estimate, 3)
 
 
 def recommendation_reason(reading: LadderReading) -> str:

@@ -9,6 +9,8 @@ from scaling.analysis.learning_rate.rule_regret import RuleCurve
 from scaling.report.words.absent import no_exponent, no_surge
 from scaling.report.words.numbers import (
     between,
+    chance,
+    fixed,
     joined,
     number,
     rate,
@@ -33,20 +35,23 @@ def best_rate_words(findings: Findings) -> Iterator[str]:
         yield f"Not enough data on how the best rate moves with the batch ({why})."
         yield "Not enough data to say how the best rate moves with the batch."
         return
-    value, low, high = (f"{round(end, 2) + 0.0:.2f}" for end in (
-        law.exponent.value, *law.exponent.interval
-    ))  # fmt: skip
+    power = fixed(law.exponent, 2)
     turns = law.turns
     if turns.probability is not None and turns.probability >= _LIKELY and turns.at is not None:
         excluded = [f"{e.exponent:g}" for e in law.evidence if e.strength == "strong"]
         no = f", not {joined(excluded, 'or')}" if excluded else ""
-        power = f"as one power of the batch it is {value} [{low}, {high}]{no}"
+        power = f"as one power of the batch it is {power}{no}"
         stops = f"The best peak learning rate stops rising near batch {number(turns.at)}"
-        chance = f"(probability {turns.probability:.0%})"
-        yield f"{stops} {between(turns.interval)} {chance}; {power}."
-        yield f"{stops} {chance}; {power}."
+        then = ""
+        if turns.falls:
+            stops = f"The best peak learning rate rises up to batch {number(turns.at)}"
+            then = " and falls beyond"
+        likely = f"(probability {chance(turns.probability, '.0%')})"
+        yield f"{stops} {between(turns.interval)}{then} {likely}; {power}."
+        yield f"{stops}{then} {likely}; {power}."
+        yield f"{stops}{then} {likely}."
         return
-    text = f"The best peak learning rate moves as the batch to the power {value} [{low}, {high}]"
+    text = f"The best peak learning rate moves as the batch to the power {power}"
     strong, fairly = (_ruled_out(law.evidence, s) for s in ("strong", "fairly_strong"))
     if strong:
         text += f"; the data rule out {strong}"
@@ -103,16 +108,15 @@ def law_words(findings: Findings) -> str:
 
 
 def turn_words(turns: Turn) -> str:
-    """Whether the best rate rises and then stays, by the surface; empty where it cannot tell."""
+    """Whether the best rate stops rising, by the surface; empty where it cannot tell."""
     if turns.probability is None:
         return ""
-    chance = f"{turns.probability:.0%}"
+    probability = chance(turns.probability, ".0%")
+    text = f"The best rate stops rising at some batch size with probability {probability}"
     if turns.at is None or turns.interval is None:
-        return f"The best rate stops rising at some batch size with probability {chance}."
-    return (
-        f"The best rate stops rising at some batch size with probability {chance}; if it does, at "
-        f"{number(turns.at)} examples {between(turns.interval)}."
-    )
+        return f"{text}."
+    then = ", and falls beyond" if turns.falls else ""
+    return f"{text}; if it does, at {number(turns.at)} examples {between(turns.interval)}{then}."
 
 
 def _shape_words(scaling: LrScaling) -> str:

@@ -1,6 +1,7 @@
 """Numbers, counts and cells as people read them; shared by sentences, tables and figures."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from scaling.analysis.cell_results import CellResult
@@ -10,6 +11,10 @@ from scaling.records.objective import Objective
 DASH = "–"
 """Stands for what was not measured."""
 _MOST_NAMED = 5
+_MOST_DIGITS = 7
+_SPELLED = re.compile(r"(F\d|[FHLMNRSX](?![AEIOU])[A-Z]*|MAE|FID)$", re.IGNORECASE)
+"""Abbreviations read letter by letter, whose first letter is spoken with a vowel first."""
+_ABBREVIATIONS = frozenset({"mse", "rmse", "mae", "nll", "lm", "mrr", "mcc", "ndcg", "ssim"})
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -19,11 +24,30 @@ def number(value: float | None, digits: int = 3) -> str:
     if 10 <= abs(value) < 1e7 and float(value).is_integer():
         return f"{value:,.0f}"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e7):
-        return f"{value:.{max(digits - 2, 0)}e}"
+        return f"{value:.{max(digits - 2, 1)}e}"
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
     magnitude = math.floor(math.log10(abs(value))) if value else 0
     return f"{value:.{max(digits - 1 - magnitude, 0)}f}"
+
+
+def telling_digits(*values: float | None) -> int:
+    """Significant digits, three or more, at which different values are printed differently."""
+    different = {value for value in values if value is not None}
+    enough = (
+        d
+        for d in range(3, _MOST_DIGITS)
+        if len({number(v, d) for v in different}) == len(different)
+    )
+    return next(enough, _MOST_DIGITS)
+
+
+def chance(probability: float, form: str = ".2f") -> str:
+    """A probability, which is not rounded to certainty: 0.93, over 0.99; with .0%, over 99%."""
+    for bound, word in ((0.99, "over"), (0.01, "under")):
+        if f"{probability:{form}}" == f"{round(bound):{form}}":
+            return f"{word} {bound:{form}}"
+    return f"{probability:{form}}"
 
 
 def extreme(objective: Objective) -> str:
@@ -37,8 +61,11 @@ def target_words(objective: Objective, target: float) -> str:
 
 
 def with_article(noun: str) -> str:
-    """A noun with a or an, by its first letter: an accuracy, a chrF, an F1."""
-    is_vowel = noun[:1].lower() in "aeio" or noun[:2] in ("F1", "MC")
+    """A noun with a or an, by its sound: an accuracy, a chrF, an F1, an RMSE."""
+    first = re.split(r"[^A-Za-z0-9]", noun, maxsplit=1)[0]
+    is_vowel = noun[:1].lower() in "aeio" and first.lower() != "one"
+    if first.isupper() or first in _ABBREVIATIONS:
+        is_vowel |= _SPELLED.match(first) is not None
     return f"{'an' if is_vowel else 'a'} {noun}"
 
 
@@ -69,6 +96,8 @@ def between(interval: Interval | None, digits: int = 3) -> str:
 
 def with_interval(estimate: Estimate, digits: int = 3, *, apart: str = "\n") -> str:
     """A value and, where it has one, its interval; a dash for what was not measured."""
+    if estimate.value == 0 and estimate.interval == (0, 0):  # the reference itself
+        return "0"
     value = number(estimate.value, digits)
     return value + (apart + between(estimate.interval, digits) if estimate.interval else "")
 
@@ -78,12 +107,28 @@ def with_ends(estimate: Estimate, digits: int = 3) -> str:
     return with_interval(estimate, digits, apart=" ")
 
 
-def either(estimate: Estimate) -> str:
+def either(estimate: Estimate, digits: int = 3) -> str:
     """A value and its interval; says where the latter is missing."""
     if estimate.value is None:
         return DASH
-    interval = between(estimate.interval)
-    return f"{number(estimate.value)} {interval if estimate.interval else f'({interval})'}"
+    interval = between(estimate.interval, digits)
+    return f"{number(estimate.value, digits)} {interval if estimate.interval else f'({interval})'}"
+
+
+def beside(estimate: Estimate, other: float) -> str:
+    """The same with digits that tell the interval's ends from a value that it excludes."""
+    return either(estimate, telling_digits(*(estimate.interval or ()), other))
+
+
+def fixed(found: Estimate, decimals: int) -> str:
+    """A value and its interval with as many decimals each; a dash where there is none."""
+    if found.value is None or found.interval is None:
+        return DASH
+    # rounded first, and minus zero made zero
+    value, low, high = (
+        f"{round(v, decimals) + 0.0:.{decimals}f}" for v in (found.value, *found.interval)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def whole(count: int | None) -> str:

@@ -125,6 +125,12 @@ class CellResult:
         return interval if interval and all(map(math.isfinite, interval)) else None
 
 
+def seeds_alike(replicates: Sequence[TrialRow]) -> bool:
+    """Whether several seeds of a recipe have the same validation loss to the last digit."""
+    known = [row.validation_loss for row in replicates if row.validation_loss is not None]
+    return len(known) > 1 and len(set(known)) == 1
+
+
 def label(values: Mapping[str, Any]) -> str:
     """Names and values in words, as in `optimizer sgd, clip_norm null`."""
     return ", ".join(
@@ -191,6 +197,8 @@ def _cell_result(
     losses = {split: loss_estimate(replicates, split, least) for split in SPLITS}
     if not confirm:
         losses["test_loss"] = ABSENT
+    if seeds_alike(replicates):  # no noise was seen, which is not that there is none
+        losses = {split: replace(loss, interval=None) for split, loss in losses.items()}
     gap, noise_scale = gap_estimate(replicates, held_out), _noise_scale(replicates)
     target = ToTarget()
     if sweep.has_target:

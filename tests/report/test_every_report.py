@@ -127,12 +127,13 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
         ("whole study", "Run a batch of 256 at a peak learning rate of 0.008, with 10 warmup"),
         ("whole study", "the gap from 0.200 [0.192, 0.208] to 0.200"),
         ("whole study", "nats and a chance of 90% to reach the target."),
-        ("whole study", "At unequal examples, from batch 16 to 1,024 the loss goes from "),
+        ("whole study", "At unequal examples, from batch 16 to 1,024 the final loss goes from "),
         ("no target", "The data do not distinguish it from batches of 16 and 256; the best one is "
          "chosen."),
         ("table of two batch sizes", "repeat each cell's recipe with at least three seeds."),
         ("whole study", "The answers rest on 87 trials, of which 6 diverged."),
-        ("two clip norms", "The lowest validation loss is 0.498 [0.492, 0.505] nats over 3 seeds,"),
+        ("two clip norms", "The lowest validation loss at the end of the budget is 0.498 "
+         "[0.492, 0.505] nats"),
         ("one seed", "The next least training time to the target is 1.29 seconds, at a batch of "),
         ("table of losses", "The next lowest validation loss is 2.00 nats, at a batch of 256;"),
         ("table of steps", "The next fewest steps to the target are 58.0, at a batch of 512;"),

@@ -1,6 +1,7 @@
 """What is flagged of cells, rules and comparisons, in words that fit how many there are."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.records.trial import Status
 from scaling.report.words.differences import comparability_notes, comparison_headline
+from scaling.report.words.headline import first_screen
 from scaling.report.words.learning_rate import rule_costs_words
 from scaling.report.words.remarks import flags, sources
 from scaling.report.words.unknown import unknown
@@ -18,7 +20,7 @@ from scaling.report.words.why_null import of_recommendation
 from scaling.spec.phases import Limits
 from tests.analysis.synthetic import study
 from tests.analysis.test_metric_objective import planted
-from tests.report.kinds import changed, findings_of
+from tests.report.kinds import RATES, changed, findings_of, table
 
 
 def with_lost(*ids: str, status: Status = "failed") -> Findings:
@@ -39,7 +41,7 @@ def test_of_what_is_lost_nothing_is_said_to_be_a_mean(status: Status) -> None:
     lost = changed(lambda _, t: replace(t, status=status) if t.phase == "confirm" else t)
     assert "Losses and gaps are means" not in sources(lost)
     assert "Losses and gaps are means" in sources(findings_of("whole study"))
-    assert not sources(findings_of("all failed"))  # and no steps of trials that took the fewest
+    assert sources(findings_of("all failed")).startswith("No trial ended with a result")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,20 @@ def test_one_interval_shows_a_difference() -> None:
     assert " 1 shows a difference; by chance alone " in comparison_headline(one, ("a", "b"))
 
 
+def test_measures_without_an_interval_are_said_to_have_none() -> None:
+    same = compare(findings_of("whole study"), findings_of("whole study"))
+    contrasts = [
+        replace(c, interval=None) if c.measure == "validation_loss"
+        else replace(c, value=-1.0, interval=(-2.0, -0.5)) if c.measure == "test_loss" else c
+        for c in same.contrasts
+    ]  # fmt: skip
+    said = comparison_headline(replace(same, contrasts=tuple(contrasts)), ("a", "b"))
+    assert "B's validation loss has no interval at any cell" in said
+    assert "B's test loss is lower at 16, 64, 256 and 1,024." in said
+    bare = replace(same, contrasts=tuple(replace(c, interval=None) for c in contrasts))
+    assert comparison_headline(bare, ("a", "b")).endswith("no difference has an interval.")
+
+
 @pytest.mark.parametrize(
     ("reason", "more"),
     [
@@ -138,3 +154,35 @@ def test_what_an_undertuned_cell_needs(reason: Undertuned, more: str) -> None:
     first, *others = (replace(cell, undertuned=()) for cell in found.cells)
     flagged = replace(found, cells=(replace(first, undertuned=(reason,)), *others))
     assert any(f"; {more} would tell" in line for line in unknown(flagged))
+
+
+@pytest.mark.parametrize(("kind", "counts", "more"), [
+    ("all diverged", "All 87 trials diverged.", "find a rate at which one does, below those tried"),
+    ("all failed", "All 87 trials failed.", "the table of incidents has the causes"),
+    ("nothing", "No trial was run.", "run more trials"),
+])  # fmt: skip
+def test_of_a_lost_study_is_said_what_to_do(kind: str, counts: str, more: str) -> None:
+    found = findings_of(kind)
+    said = " ".join(line.text for line in first_screen(found) if line.topic == "unknown")
+    assert said == f"Nothing is known yet: no trial ended with a finite result; {more}. {counts}"
+    assert any(flag.startswith(counts) for flag in flags(found))
+
+
+def test_one_cell_that_is_left_asks_for_the_others(tmp_path: Path) -> None:
+    lines = [f"{batch},{rate},nan" for batch in (8, 32) for rate in RATES]
+    found = table(tmp_path, "global_batch_size,peak_lr,validation_loss", [*lines, "64,0.01,1.5"])
+    said = " ".join(line.text for line in first_screen(found) if line.topic == "unknown")
+    assert said.startswith("Nothing is known of global_batch_size 8 and global_batch_size 32: no")
+
+
+def test_seeds_that_are_alike_are_no_certainty(tmp_path: Path) -> None:
+    header = "global_batch_size,peak_lr,seed,validation_loss"
+    lines = [
+        f"{batch},{rate},{seed},{2 + rate * place}"
+        for batch in (8, 32)
+        for place, rate in enumerate(RATES)
+        for seed in (1, 2, 3)
+    ]
+    found = table(tmp_path, header, lines)
+    assert all(cell.validation_loss.interval is None for cell in found.cells)
+    assert sum("its seeds give the same loss to the last digit" in f for f in flags(found)) == 2

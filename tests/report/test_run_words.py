@@ -1,5 +1,6 @@
 """What to run and what it comes to: nothing is said that the trials do not show."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from scaling.analysis.baseline import NothingLearnt
 from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.next_run.recommendation import BestWithinLimits, LowestCell, _best_cell
+from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.analysis.trial_rows import Baseline, sweep_of
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
@@ -152,3 +154,46 @@ def test_the_recommended_run_shows_the_metric_that_it_is_tuned_for() -> None:
     assert " seconds" in said(found)
     limited = replace(found.sweep, limits=Limits(deadline_seconds=1e6))
     assert " seconds after " in reason_words(analyse(limited).recommendation.reason)
+
+
+def test_seconds_on_other_workers_than_the_study_s_say_so() -> None:
+    found = findings_of("ceiling on cost")
+    option = found.recommendation.option
+    assert option is not None
+    assert option.carried_over
+    assert f"seconds on {option.num_workers} workers at best, a validation loss" in said(found)
+    assert "workers" not in said(findings_of("whole study"))
+
+
+def test_what_a_single_trial_was_picked_by_is_not_expected_again() -> None:
+    words = said(findings_of("table of losses"))
+    assert re.search(r"Its trial reached a validation loss of [\d.]+ nats; expect somewhat", words)
+    assert "in one more run" not in words
+    assert "Its trial" not in said(findings_of("table with seeds"))
+
+
+def test_of_too_many_sentences_the_last_is_left_out() -> None:
+    """What to expect ranks with later ones of the rate and the cost."""
+    words = said(findings_of("one seed a branch"))
+    assert " expect " in words
+
+
+def test_that_the_baseline_is_not_beaten_is_said_once() -> None:
+    words = said(findings_of("baseline not beaten"))
+    assert words.count("batch is recommended") == 1
+    assert "No recipe" not in words
+
+
+def test_losses_at_the_target_and_at_the_end_are_told_apart() -> None:
+    assert "the final loss goes from" in said(findings_of("whole study"), "cost")
+    assert "final" not in said(findings_of("no target"), "cost")
+    assert "at the end of the budget" in said(findings_of("joint search"), "batch")
+
+
+def test_a_runner_up_that_looks_like_the_best_is_told_from_it() -> None:
+    found = findings_of("table of losses")
+    reason = found.recommendation.reason
+    assert isinstance(reason, LowestCell)
+    close = replace(reason, values=(Estimate(1.1604), Estimate(1.1623), *reason.values[2:]))
+    words = said(replace(found, recommendation=replace(found.recommendation, reason=close)))
+    assert "The next lowest validation loss is 1.162 nats after 1.160, at a batch of" in words

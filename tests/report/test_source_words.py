@@ -13,7 +13,7 @@ from scaling.report.words.remarks import critical_notes, recipe_rate, sources
 from scaling.report.words.terms import terms
 from tests.analysis.synthetic import study
 from tests.analysis.test_metric_objective import planted, without
-from tests.report.kinds import RATES, findings_of, table
+from tests.report.kinds import RATES, cut, findings_of, table
 
 SEARCHED = "Selected and measured on the same search trials"
 
@@ -69,7 +69,9 @@ def test_nothing_is_selected_where_each_batch_has_one_recipe(tmp_path: Path) -> 
     one = table(tmp_path, header, lines)
     assert SEARCHED not in reason_words(one.recommendation.reason)
     assert "biased low" not in " ".join(critical_notes(one))
-    assert sources(one).startswith("There is no confirm phase: steps are those of the best recipe")
+    assert sources(one).startswith(
+        "There are no confirm trials: steps are those of the best recipe"
+    )
     more = [
         f"{b},{rate},{60 + 4096 // b + k},{k}" for b in (16, 64) for k, rate in enumerate(RATES)
     ]
@@ -90,3 +92,28 @@ def test_steps_of_runs_with_new_seeds_are_not_biased() -> None:
     notes = " ".join(critical_notes(replace(found, cells=(mixed, *others))))
     name = f"The steps at {first.global_batch_size} are those of the search's fastest trials"
     assert name in notes
+
+
+def test_cells_without_confirm_trials_are_named() -> None:
+    """A study that was interrupted after its first confirm trials."""
+    said = sources(cut(52))
+    assert "Those of global_batch_size 256 and global_batch_size 1024 have no new seeds" in said
+    assert "they are values of the search. They are biased low" in said
+    assert "have no new seeds" not in sources(findings_of("whole study"))
+
+
+@pytest.mark.parametrize(("kind", "start"), [
+    ("nothing", "No trial ended with a result"),
+    ("all failed", "No trial ended with a result"),
+    ("one trial", "There are no confirm trials"),
+])  # fmt: skip
+def test_nothing_is_said_of_a_choice_that_was_not_made(kind: str, start: str) -> None:
+    said = sources(findings_of(kind))
+    assert said.startswith(start)
+    assert "Each cell has one recipe" not in said or kind == "one trial"
+
+
+def test_a_target_that_nothing_reached_has_no_fastest_recipe() -> None:
+    said = sources(findings_of("target never reached"))
+    assert "None of the cells' trials for the target reached it." in said
+    assert "fewest steps" not in said

@@ -16,6 +16,7 @@ from scaling.report.words.absent import (
 )
 from scaling.report.words.numbers import (
     DASH,
+    beside,
     between,
     counted,
     either,
@@ -59,7 +60,7 @@ def critical_batch_table(findings: Findings) -> Table | None:
 def _fits(fit: TradeoffFit, of_fit: str) -> Rows:
     """The trade-off with alpha = 1 and with alpha fitted."""
     free = fit.free
-    of_free = f"where steps are twice their minimum, with α fitted: {either(free.alpha)}"
+    of_free = f"where steps are twice their minimum, with α fitted: {beside(free.alpha, 1.0)}"
     return (
         (
             "steps–examples fit, α = 1", number(fit.value), between(fit.interval),

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scaling.analysis.contrasts import Comparison, Contrast
+from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.analysis.trial_rows import Sweep
 from scaling.records.objective import VALIDATION_LOSS
 from scaling.report.words.absent import other_unit
 from scaling.report.words.headline import MOST_SENTENCES, shortest
 from scaling.report.words.measurements import ALL
-from scaling.report.words.numbers import between, counted, joined, number, target_words
+from scaling.report.words.numbers import beside, counted, joined, number, target_words
 from scaling.spec.phases import TO_TARGET
 
 _COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
@@ -23,6 +24,10 @@ def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
         f"A is {names[0]} and B is {names[1]}; they have {shared} in common.",
         f"The two studies have {shared} in common.",
     )
+    if not comparison.shared:
+        return f"{who} Not enough data: without a cell in common nothing is compared."
+    if not comparison.num_intervals:
+        return f"{who} Not enough data: no difference has an interval."
     apart, holm = comparison.num_apart, sum(c.holm for c in comparison.contrasts)
     end = [
         f"Of {counted(comparison.num_intervals, 'interval')}, {apart} "
@@ -30,11 +35,6 @@ def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
         f"alone {number(comparison.expected_by_chance, 2)} would.",
         f"With Holm's correction the number is {holm}.",
     ]
-    if not comparison.shared:
-        nothing = "Not enough data: without a cell in common nothing is compared."
-        return " ".join([who, nothing, *end])
-    if not comparison.num_intervals:
-        return " ".join([who, "Not enough data: no difference has an interval.", *end])
     found = [
         shortest(_direction(words, contrasts), f"B's {words} differs from A's at some cells.")
         for words, contrasts in _compared_measures(comparison)
@@ -53,14 +53,15 @@ def _of_study(contrast: Contrast) -> str:
     assert contrast.interval is not None
     name = contrast.measure.replace("lr_", "learning rate's ").replace("_", " ")
     word = "B − A" if contrast.kind == "difference" else "B / A"
-    return f"The {name}, {word}: {number(contrast.value)} {between(contrast.interval)}."
+    found = Estimate(contrast.value, contrast.interval)
+    return f"The {name}, {word}: {beside(found, 0.0 if contrast.kind == 'difference' else 1.0)}."
 
 
 def _compared_measures(comparison: Comparison) -> list[tuple[str, list[Contrast]]]:
-    """What is set side by side, in words, with its contrasts that have an interval."""
+    """What is set side by side, in words, with its contrasts."""
     measures = [(name, ALL[name].label) for name in _COMPARED] + [("best_peak_lr", "best rate")]
     found = [
-        (words, [c for c in comparison.contrasts if c.measure == measure and c.interval])
+        (words, [c for c in comparison.contrasts if c.measure == measure])
         for measure, words in measures
     ]
     return [(words, contrasts) for words, contrasts in found if contrasts]
@@ -68,11 +69,15 @@ def _compared_measures(comparison: Comparison) -> list[tuple[str, list[Contrast]
 
 def _direction(words: str, found: Sequence[Contrast]) -> str:
     """At which cells B has less of something than A, and at which more, in one sentence."""
+    unknown = sum(contrast.interval is None for contrast in found)
+    if unknown == len(found):
+        return f"B's {words} has no interval at any cell, so it is not known to differ from A's."
+    found = [contrast for contrast in found if contrast.interval is not None]
     apart = [c for c in found if c.apart and c.value is not None]
     below = [c for c in apart if (c.value or 0.0) < (0 if c.kind == "difference" else 1)]
     above = [c for c in apart if c not in below]
     groups = (("lower", below), ("higher", above))
-    parts = [f"{word} at {', '.join(map(_at, group))}" for word, group in groups if group]
+    parts = [f"{word} at {joined([*map(_at, group)], 'and')}" for word, group in groups if group]
     if not parts:
         return f"B's {words} is not distinguishable from A's at {counted(len(found), 'cell')}."
     rest = len(found) - len(below) - len(above)

@@ -16,25 +16,34 @@ from scaling.report.words.ladder import checked, exponent_words, ladder_headline
 from scaling.report.words.learning_rate import best_rate_words, rule_costs_words
 from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import (
+    DASH,
     cell_name,
+    chance,
     counted,
     extreme,
     joined,
     number,
     rate,
     target_words,
+    telling_digits,
     with_article,
     with_ends,
     with_unit,
 )
 from scaling.report.words.reasons import (
     BEST_CHOSEN,
+    is_picked,
     not_learnt_words,
     nothing_learnt_words,
     tie_rule,
     why_none,
 )
-from scaling.report.words.remarks import branched_words, half_lives, of_more_examples
+from scaling.report.words.remarks import (
+    all_lost_words,
+    branched_words,
+    half_lives,
+    of_more_examples,
+)
 from scaling.report.words.series import (
     contrast_words,
     critical_batches_words,
@@ -84,10 +93,13 @@ def first_screen(findings: Findings) -> list[Line]:
         if findings.check is not None:  # of sizes that cannot be fitted
             found.append(Line("prediction", checked(findings.check), "ladder", 1))
     found.append(Line("unknown", _counts(findings), "trials", 0))
-    once = {line.text: line for line in reversed(found) if line.text}
+    once: dict[str, Line] = {}
+    for line in found:
+        if line.text:
+            once.setdefault(line.text, line)
     kept = sorted(once.values(), key=lambda line: line.rank)[:MOST_SENTENCES]
-    order = [line for line in found if line in kept]
-    return sorted(dict.fromkeys(order), key=lambda line: [*TOPICS].index(line.topic))
+    order = [line for line in once.values() if line in kept]
+    return sorted(order, key=lambda line: [*TOPICS].index(line.topic))
 
 
 def headline(findings: Findings) -> str:
@@ -134,11 +146,12 @@ def _of_kind(findings: Findings) -> Iterator[Line]:
 
 def _run(findings: Findings) -> Iterator[Line]:
     """The recipe, what to expect of it, and what ties with it."""
-    unlearnt = nothing_learnt(findings.sweep, findings.cells)
+    unlearnt, found = nothing_learnt(findings.sweep, findings.cells), findings.recommendation
     if unlearnt:
-        text = shortest(nothing_learnt_words(unlearnt), "No cell's recipe beats always guessing.")
-        yield Line("run", text, "cells", 0)
-    found = findings.recommendation
+        none = "No batch is recommended: no cell's recipe beats always guessing."
+        yield Line("run", shortest(nothing_learnt_words(unlearnt), none), "cells", 0)
+        if found.option is None:
+            return
     if found.option is None or found.trial is None:
         none = "No recipe is recommended"
         yield Line("run", shortest(f"{none}: {why_none(found.reason)}.", f"{none}."), "cells", 0)
@@ -172,25 +185,42 @@ def _recommendations(findings: Findings) -> Iterator[str]:
 
 def _expected(findings: Findings, option: Option) -> Iterator[str]:
     """Steps, time and loss in one more run, and its chance to reach the target."""
-    words = []
+    took, results = [], []
     if option.steps.value is not None:
-        words.append(f"{number(option.steps.value)} steps")
+        took.append(f"{number(option.steps.value)} steps")
     if option.seconds.value is not None:
-        words.append(f"{with_ends(option.seconds)} seconds")
+        at_best = f" on {counted(option.num_workers or 1, 'worker')} at best"
+        took.append(f"{with_ends(option.seconds)} seconds{at_best * option.carried_over}")
     if option.metric.value is not None:
         tuned_for = findings.sweep.tuned_for
         metric = with_unit(with_ends(option.metric), tuned_for.unit_shown)
-        words.append(f"{with_article(tuned_for.label)} of {metric}")
+        results.append(f"{with_article(tuned_for.label)} of {metric}")
     elif option.loss.value is not None:
         loss = with_unit(with_ends(option.loss), findings.sweep.loss_unit)
         averaged = " (averaged weights)" if half_lives(option.cell.replicates) else ""
-        words.append(f"a {ALL[option.loss_name].label}{averaged} of {loss}")
+        results.append(f"a {ALL[option.loss_name].label}{averaged} of {loss}")
+    words = [*took, *results]
+    if is_picked(option) and not any(
+        found.interval for found in (option.metric, option.loss, option.mean_steps)
+    ):
+        yield from _reached(took, results)
+        return
     if option.chance_of_target is not None and option.steps.value is not None:
-        chance = f"a chance of {option.chance_of_target:.0%} to reach the target"
-        yield f"In {words[0]} expect {joined([*words[1:], chance], 'and')}."
+        reach = f"a chance of {chance(option.chance_of_target, '.0%')} to reach the target"
+        yield f"In {words[0]} expect {joined([*words[1:], reach], 'and')}."
     if words:
         yield f"Expect {joined(words, 'and')} in one more run."
         yield f"Expect {joined(words[:2], 'and')} in one more run."
+
+
+def _reached(took: list[str], results: list[str]) -> Iterator[str]:
+    """What the one trial came to that was picked among several by it."""
+    if results:
+        after = f" in {joined(took, 'and')}" if took else ""
+        yield f"Its trial reached {results[0]}{after}; expect somewhat worse."
+        yield f"Its trial reached {results[0]}; expect somewhat worse."
+    elif took:
+        yield f"Its trial took {joined(took, 'and')}; expect somewhat more."
 
 
 def _tie(findings: Findings) -> Iterator[str]:
@@ -216,23 +246,26 @@ def _next_best(findings: Findings, reason: LowestCell) -> Iterator[str]:
     """The runner-up where no seeds tell which differences are noise."""
     if len(reason.ranked) < 2:
         return
-    cell, start = reason.ranked[1], f"The next {_compared_words(reason, reason.values[1])}"
+    cell, start = reason.ranked[1], f"The next {_compared_words(reason)}"
     place = f"a batch of {cell_name(cell)}" if findings.one_series else cell.label
     text = "; without more seeds it is not known whether the difference is noise."
     yield f"{start}, at {place}{text}"
     yield f"{start}{text}"
 
 
-def _compared_words(reason: LowestCell, value: Estimate) -> str:
-    """What cells are compared by, with a value of it and its unit."""
+def _compared_words(reason: LowestCell) -> str:
+    """What cells are compared by, with the second value, and the first where they look alike."""
+    best, value = (found.value for found in reason.values[:2])
+    digits = telling_digits(best, value)
+    after = f" after {number(best, digits)}" if number(best) == number(value) != DASH else ""
     match reason.criterion:
         case "objective":
-            amount = with_unit(number(value.value), reason.objective.unit_shown)
-            return f"{extreme(reason.objective)} is {amount}"
+            amount = with_unit(number(value, digits), reason.objective.unit_shown)
+            return f"{extreme(reason.objective)} is {amount}{after}"
         case "seconds_to_target":
-            return f"least training time to the target is {number(value.value)} seconds"
+            return f"least training time to the target is {number(value, digits)} seconds{after}"
         case "steps_to_target":
-            return f"fewest steps to the target are {number(value.value)}"
+            return f"fewest steps to the target are {number(value, digits)}{after}"
     assert_never(reason.criterion)
 
 
@@ -287,9 +320,14 @@ def _best_result(findings: Findings) -> str:
     value += f" over {counted(found.count, 'seed')}" if found.count > 1 else ""
     place = f"at a batch of {_batch(best):,}" if findings.one_series else f"at {best.label}"
     return shortest(
-        f"The {extreme(objective)} is {value}, {place}.",
-        f"The {extreme(objective)} is {value}.",
+        f"The {extreme(objective)}{_at_end(findings)} is {value}, {place}.",
+        f"The {extreme(objective)}{_at_end(findings)} is {value}.",
     )
+
+
+def _at_end(findings: Findings) -> str:
+    """When a result was measured, where the screen also has one at the target."""
+    return " at the end of the budget" * findings.sweep.has_target
 
 
 def _joint(findings: Findings) -> str:
@@ -298,7 +336,7 @@ def _joint(findings: Findings) -> str:
     if best is None:
         return "Not enough data: no trial of the joint search ended with a loss."
     objective = findings.sweep.tuned_for
-    found, label = cell.value_of(objective), objective.label
+    found, label = cell.value_of(objective), objective.label + _at_end(findings)
     value = with_unit(with_ends(found), objective.unit_shown)
     trials = counted(cell.num_trials, "trial")
     if best.phase == "search":
@@ -306,7 +344,8 @@ def _joint(findings: Findings) -> str:
         short = f"{start} a batch of {size}."
         if found.value is None:  # none of its new seeds ended
             return short
-        return shortest(f"{start} {with_article(label)} of {value} at a batch of {size}.", short)
+        result = f"{with_article(objective.label)} of {value}{_at_end(findings)}"
+        return shortest(f"{start} {result} with a batch of {size}.", short)
     start = f"The joint search of {trials} recommends a batch of {best.global_batch_size:,}"
     if findings.recommendation.option is None:
         start = f"The joint search's best recipe has a batch of {best.global_batch_size:,}"
@@ -385,7 +424,8 @@ def _cost(findings: Findings) -> Iterator[Line]:
     loss = _at_ends([(cell, value) for cell, value in losses if value.value is not None])
     gap = _at_ends([(cell, cell.gap) for cell in cells if cell.gap.interval is not None])
     label = "loss" if objective.is_loss else objective.label
-    words = f"the {label} goes from {loss[1]}" if loss else ""
+    final = "final " * findings.sweep.has_target  # the screen also has a loss at the target
+    words = f"the {final}{label} goes from {loss[1]}" if loss else ""
     amount = with_unit(gap[1], findings.sweep.loss_unit) if gap else ""
     if loss and gap and loss[0] == gap[0]:
         # A unit that both have is said once, at the end.
@@ -412,13 +452,16 @@ def _at_ends(values: Iterable[tuple[CellResult, Estimate]]) -> tuple[str, str] |
     if len(known) < 2:
         return None
     (first, a), (last, b) = known[0], known[-1]
+    digits = telling_digits(a.value, b.value)
     return (
         f"a batch of {_batch(first):,} to {_batch(last):,}",
-        f"{with_ends(a)} to {with_ends(b)}",
+        f"{with_ends(a, digits)} to {with_ends(b, digits)}",
     )
 
 
 def _counts(findings: Findings) -> str:
+    if all_lost := all_lost_words(findings.sweep):
+        return all_lost
     lost = [f"{count} {s}" for s in ("diverged", "failed") if (count := findings.count(s))]
     text = f"The answers rest on {counted(len(findings.sweep.rows), 'trial')}"
     return f"{text}, of which {joined(lost, 'and')}." if lost else f"{text}."

@@ -17,14 +17,20 @@ from scaling.analysis.next_run.recommendation import (
 from scaling.analysis.trial_rows import Baseline
 from scaling.records.objective import Objective
 from scaling.report.words.absent import undertuned
-from scaling.report.words.numbers import counted, extreme, joined, number, with_ends, with_unit
+from scaling.report.words.numbers import (
+    chance,
+    counted,
+    extreme,
+    joined,
+    number,
+    telling_digits,
+    with_ends,
+    with_unit,
+)
 from scaling.spec.phases import Limits
 
 _BUSY = 1.25
 """Usual over idle time of a step, from which on a reader is told."""
-
-_AS_FAR_AS_KNOWN = "As far as known, the"
-"""Of what ties with the least, which may have been less."""
 
 
 def reason_words(reason: Reason) -> str:
@@ -162,19 +168,23 @@ def _lowest(reason: LowestCell) -> list[str]:
         case _:
             assert_never(reason.criterion)
     place = reason.ranked.index(reason.chosen.cell)
-    value = with_ends(reason.values[place])
-    start = "The" if place == 0 else _AS_FAR_AS_KNOWN
-    parts = [f"{start} {phrase}: {value} {unit}".rstrip()]
     tied = {id(cell) for cell in reason.tied}
     apart = [
         (cell, value)
         for cell, value in zip(reason.ranked, reason.values, strict=True)
         if cell is not reason.chosen.cell and id(cell) not in tied
     ]
+    value, least = reason.values[place], reason.values[0]
+    others = [least.value] * (place > 0) + [other.value for _, other in apart[:1]]
+    digits = telling_digits(value.value, *others)
+    start = f"The {phrase}" if place == 0 else _among(phrase)
+    parts = [f"{start}: {with_unit(with_ends(value, digits), unit)}"]
+    if place > 0:
+        parts[0] += f"; the best is {number(least.value, digits)} ({reason.ranked[0].label})"
     if apart:
         cell, other = apart[0]
         which = "the best outside the tie" if reason.tied else "the next"
-        parts[0] += f", against {number(other.value)} for {which} ({cell.label})"
+        parts[0] += f", against {number(other.value, digits)} for {which} ({cell.label})"
     parts += _ties(reason)
     return parts + _expected_run(reason.chosen) + _caveats(reason.chosen)
 
@@ -228,7 +238,7 @@ def _expected_run(option: Option) -> list[str]:
         ]
     return [
         f"Runs took {mean} steps on average, by the spread over seeds; in {steps} steps "
-        f"one more run reaches the target with a chance of {option.chance_of_target:.0%}"
+        f"one more run reaches the target with a chance of {chance(option.chance_of_target, '.0%')}"
     ]
 
 
@@ -237,8 +247,8 @@ def _within(reason: BestWithinLimits) -> list[str]:
     took = f"{with_ends(chosen.seconds)} seconds{_on_workers(chosen)}"
     goal = _goal_words(reason.goal, reason.objective)
     if reason.has_target:
-        start = _AS_FAR_AS_KNOWN if reason.tied else "The"
-        parts = [f"{start} {goal} to the target within {_limit_words(limits)}: {took}"]
+        start = _among(goal) if reason.tied else f"The {goal}"
+        parts = [f"{start} to the target within {_limit_words(limits)}: {took}"]
     else:
         value = with_unit(with_ends(chosen.metric), reason.objective.unit_shown)
         if reason.goal == "held_out_loss":
@@ -250,6 +260,11 @@ def _within(reason: BestWithinLimits) -> list[str]:
         rule = f"; {tie_rule(reason)}" if reason.has_target else ""
         parts.append(f"The data do not distinguish it from {others}{rule}")
     return parts + _expected_run(chosen) + _caveats(chosen)
+
+
+def _among(phrase: str) -> str:
+    """Of what ties with the least, which may have been less."""
+    return f"Among the {phrase.replace('training time', 'training times')}"
 
 
 def _goal_words(goal: Goal, objective: Objective) -> str:
@@ -276,8 +291,8 @@ def _sureness(option: Option, limits: Limits) -> list[str]:
         return ["A single seed does not show how likely one more run is to meet it"]
     count = counted(option.seconds.count, "timed trial")
     return [
-        f"One more run meets it with a chance of {option.chance:.2f}, by the spread over seeds and "
-        f"the times of {count}"
+        f"One more run meets it with a chance of {chance(option.chance)}, by the spread over seeds "
+        f"and the times of {count}"
     ]
 
 
@@ -295,10 +310,18 @@ def _caveats(option: Option) -> list[str]:
     return parts + _caveats_of_cell(option)
 
 
+def is_picked(option: Option) -> bool:
+    """Whether its recipe was selected and measured on the same trials."""
+    cell = option.cell
+    return cell.picked_on(
+        cell.replicates if option.mean_steps.value is None else cell.target.trials
+    )
+
+
 def _caveats_of_cell(option: Option) -> list[str]:
     parts: list[str] = []
     cell = option.cell
-    if cell.picked_on(cell.replicates if option.mean_steps.value is None else cell.target.trials):
+    if is_picked(option):
         parts.append("Selected and measured on the same search trials, so expect somewhat worse")
     if cell.undertuned:
         parts.append(f"It may be undertuned: {' and '.join(map(undertuned, cell.undertuned))}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import assert_never
 
-from scaling.analysis.cell_results import CellResult, label
+from scaling.analysis.cell_results import CellResult, label, seeds_alike
 from scaling.analysis.critical_batch.agreement import Agreement
 from scaling.analysis.critical_batch.branched_training import BranchPoint
 from scaling.analysis.critical_batch.target_curves import Origin
@@ -16,6 +16,7 @@ from scaling.analysis.statistics.uncertainty import Estimate, Interval
 from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.report.words.absent import no_free_exponent, undertuned
 from scaling.report.words.numbers import (
+    beside,
     between,
     cell_name,
     counted,
@@ -50,15 +51,34 @@ def flags(findings: Findings) -> list[str]:
             rest = "; its means are over the others"
             rest = ", so it has no means" if lost == len(confirm) else rest
             lines.append(f"{cell.label}: {lost} of {len(confirm)} confirm seeds were lost{rest}.")
+        if seeds_alike(cell.replicates):
+            lines.append(
+                f"{cell.label}: its seeds give the same loss to the last digit, so it has no "
+                "interval."
+            )
         if cell.target.first_gap is not None:
             lines.append(_first_gap_words(cell.label, cell.target.first_gap))
         if findings.sweep.has_target and cell.target.num_reached < len(cell.target.trials):
             lines.append(_missed_words(cell))
+    if lost_words := all_lost_words(findings.sweep):
+        causes = " The table of incidents has the causes." * bool(findings.count("failed"))
+        lines.append(lost_words + causes)
     lines += _diverged_rules(findings)
     lines += _without_metric(findings.sweep)
     lines += _unequal_examples(findings) if findings.sweep.ladder is None else []
     least = min((cell.num_trials for cell in findings.cells), default=0)
     return lines + [extension_words(cell, least) for cell in extended_cells(findings.sweep)]
+
+
+def all_lost_words(sweep: Sweep) -> str:
+    """That no trial is left of all that were run, or that none was; empty where one is."""
+    if not sweep.rows:
+        return "No trial was run."
+    met = {row.status for row in sweep.rows}
+    if not met <= {"diverged", "failed"}:
+        return ""
+    num = len(sweep.rows)
+    return f"{'The only trial' if num == 1 else f'All {num:,} trials'} {' or '.join(sorted(met))}."
 
 
 def _missed_words(cell: CellResult) -> str:
@@ -175,33 +195,48 @@ def half_lives(rows: Sequence[TrialRow]) -> list[float]:
 
 def _phases(findings: Findings) -> str:
     sweep = findings.sweep
+    if not any(cell.best for cell in findings.cells):
+        return "No trial ended with a result, so the cells have no numbers."
     confirmed = [cell for cell in findings.cells if cell.source == "confirm"]
     if confirmed:
+        others = [cell for cell in findings.cells if cell.source != "confirm" and cell.best]
+        whose = "the" if others else "each cell's"
         text = (
-            f"Losses and gaps are means over the confirm replicates of each cell's recipe for the "
+            "Losses and gaps are means over the confirm replicates of "
+            f"{whose} recipe for the "
             f"{_short(sweep)}, with seeds that the search never saw."
         )
+        if others:
+            text += (
+                f" Those of {joined([cell.label for cell in others], 'and')} have no new seeds: "
+                f"they are values of the search.{_biased(sweep)}"
+            )
         is_left = any(row.status != "diverged" for cell in confirmed for row in cell.replicates)
         return (text * is_left + _target_sources(findings)).strip()
     grouped = any(len(rows) > 1 for cell in findings.cells for rows in by_recipe(cell.replicates))
     what = "losses" if sweep.tuned_for.is_loss else "results"
     if sweep.objective in TO_TARGET and not any(c.validation_loss.value for c in findings.cells):
         what = "steps"
-    text = f"There is no confirm phase: {what} are those of the best recipe of each cell's search"
+    text = f"There are no confirm trials: {what} are those of the best recipe of each cell's search"
     text += ", averaged over its seeds" if grouped else ""
     if not any(cell.picked_on(cell.replicates) for cell in findings.cells):
         return text + ". Each cell has one recipe, so none was picked."
-    text += "."
-    if sweep.objective not in TO_TARGET:
-        biased = "They are biased low"
-        if not sweep.tuned_for.is_loss:
-            biased = f"Their {sweep.tuned_for.label} is biased towards better values"
-        text += f" {biased} (selected and measured on the same trials)."
+    text += f".{_biased(sweep)}"
     if any(cell.curve for cell in findings.cells):
         text += f" Their rate is the {recipe_rate(sweep)}; best peak_lr is read from all trials."
     if sweep.has_target:
         text += " Steps to target are those of that recipe." * sweep.is_joint
     return text + _target_sources(findings)
+
+
+def _biased(sweep: Sweep) -> str:
+    """Which way values are off that a recipe was picked by; empty where it went by the target."""
+    if sweep.objective in TO_TARGET:
+        return ""
+    biased = "They are biased low"
+    if not sweep.tuned_for.is_loss:
+        biased = f"Their {sweep.tuned_for.label} is biased towards better values"
+    return f" {biased} (selected and measured on the same trials)."
 
 
 def _short(sweep: Sweep) -> str:
@@ -223,6 +258,8 @@ def _target_sources(findings: Findings) -> str:
     trials = [row for cell in findings.cells for row in cell.target.trials]
     if not trials or not findings.sweep.has_target or findings.sweep.is_joint:
         return ""
+    if not any(cell.target.num_reached for cell in findings.cells):
+        return " None of the cells' trials for the target reached it."
     others = [
         cell.label
         for cell in findings.cells
@@ -307,7 +344,7 @@ def _shape_notes(fit: TradeoffFit) -> list[str]:
     if fit.free.excludes_one:
         notes.append(
             f"The data disfavor α = 1 in S = min_steps · (1 + (B_c / B)^α): α is "
-            f"{either(alpha)}. "
+            f"{beside(alpha, 1.0)}. "
             + "The interval of the classical fit assumes α = 1 and does not hold. "
             * (fit.interval is not None)
             + f"With α fitted, steps are twice their minimum at a batch of {either(twice)}."
@@ -397,7 +434,7 @@ def branched_words(point: BranchPoint) -> tuple[str, str]:
 def agreement_words(agreement: Agreement) -> str:
     """How far two critical batch sizes by different definitions are apart."""
     first, second = _DEFINITIONS[agreement.first], _DEFINITIONS[agreement.second]
-    text = f"Ratio of {first} to {second}: {either(agreement.ratio)}"
+    text = f"Ratio of {first} to {second}: {beside(agreement.ratio, 1.0)}"
     match agreement.verdict:
         case "unknown":
             return f"{text}; not enough data to distinguish them."

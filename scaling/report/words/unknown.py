@@ -1,7 +1,8 @@
 """What a study leaves open, and what to run to know it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from scaling.analysis.cell_results import CellResult
 from scaling.analysis.findings import Findings
 from scaling.report.words.numbers import cell_name, first_few, joined
 from scaling.report.words.series import axes_words
@@ -18,9 +19,9 @@ def _most(findings: Findings) -> Iterable[str]:
     sweep, fit = findings.sweep, findings.tradeoff
     if sweep.is_joint:
         return [JOINT_CAVEAT]
-    if not any(cell.best for cell in findings.cells):
-        more = "search lower rates" if findings.count("diverged") else "run more trials"
-        return [f"Nothing is known yet: no trial ended with a result; {more}."]
+    lost = [cell for cell in findings.cells if not _has_result(findings, cell)]
+    if 2 * len(lost) >= len(findings.cells):
+        return _without_result(findings, lost)
     if any(cell.undertuned for cell in findings.cells):
         return _undertuned(findings)
     if not any(cell.num_seeds > 1 for cell in findings.cells):
@@ -59,6 +60,31 @@ def _most(findings: Findings) -> Iterable[str]:
         "Other models, data and budgets were not measured: repeat the study there, or predict "
         "larger sizes with a ladder."
     ]
+
+
+def _has_result(findings: Findings, cell: CellResult) -> bool:
+    """Whether a trial of a cell ended, with what is read of it."""
+    return any(
+        row.tuned_value is not None or row.steps_to_target is not None
+        for row in findings.sweep.rows
+        if row.cell == cell.cell and row.status == "done"
+    )
+
+
+def _without_result(findings: Findings, lost: Sequence[CellResult]) -> Iterator[str]:
+    """What to run where most cells have no trial that ended with a result."""
+    rows, cells = findings.sweep.rows, [cell.cell for cell in lost]
+    more = "run more trials"
+    if any(row.status == "diverged" and row.cell in cells for row in rows):
+        more = "find a rate at which one does, below those tried"
+    elif any(row.status == "failed" for row in rows):
+        more = "the table of incidents has the causes"
+    if len(lost) == len(findings.cells):
+        yield f"Nothing is known yet: no trial ended with a finite result; {more}."
+        return
+    names = joined([cell.label for cell in lost], "and")
+    yield f"Nothing is known of {names}: no trial ended there with a finite result; {more}."
+    yield f"Most cells are not known: no trial ended there with a finite result; {more}."
 
 
 def _far_batch(findings: Findings) -> Iterator[str]:

@@ -14,7 +14,7 @@ from scaling.analysis.trial_rows import Sweep, TrialRow, sweep_of
 from scaling.records.study import StudyRecord
 from scaling.report.charts.by_batch import loss_vs_batch
 from scaling.report.charts.by_rate import loss_vs_lr
-from scaling.report.charts.by_trial import loss_vs_choice, num_blank
+from scaling.report.charts.by_trial import _numeric_axis, loss_vs_choice, num_blank
 from scaling.report.charts.figures import Figure, figures
 from scaling.report.charts.style import log_ticks, visible_top
 from scaling.report.words.numbers import between, counted, joined, number
@@ -51,6 +51,57 @@ def test_ticks_are_round_and_inside() -> None:
     assert log_ticks(12, 800) == [20, 50, 100, 200, 500]
     assert log_ticks(1e-4, 0.03) == pytest.approx([1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
     assert log_ticks(1, 1e6) == pytest.approx([10.0**power for power in range(7)])
+
+
+@pytest.mark.parametrize(("low", "high"), [(12, 40), (1.0, 1.5), (0.2, 0.9), (90, 260)])
+def test_a_short_logarithmic_axis_has_four_ticks(low: float, high: float) -> None:
+    ticks = log_ticks(low, high)
+    assert len(ticks) >= 4
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def titles(spec: Any) -> set[str]:
+    """Of all axes of a specification, with the type of their scale."""
+    found: set[str] = set()
+    for layer in spec.get("layer", []):
+        found |= titles(layer)
+    for channel in spec.get("encoding", {}).values():
+        if isinstance(channel, dict) and channel.get("title") and "scale" in channel:
+            found.add(f"{channel['title']}: {channel['scale'].get('type')}")
+    return found
+
+
+def test_logarithmic_axes_say_so_and_seconds_are_of_one_more_run() -> None:
+    found = {figure.name: figure for figure in figures(findings_of("whole study"), {})}
+    assert "Steps to target (log): log" in titles(found["steps_to_target"].spec)
+    first = found["loss_and_time"]
+    assert "Seconds of one more run (log): log" in titles(first.spec)
+    assert "seconds of one more run, which reaches the target with a chance of" in first.caption
+    assert not any(
+        title.endswith("): None") and "log)" in title
+        for figure in found.values() if figure.spec for title in titles(figure.spec)
+    )  # fmt: skip
+    carried = {figure.name: figure for figure in figures(findings_of("ceiling on cost"), {})}
+    assert "Seconds of one more run on 64 workers" in str(titles(carried["loss_and_time"].spec))
+
+
+def test_an_interval_that_reaches_zero_is_cut_at_the_axis_and_said_to_be() -> None:
+    found = findings_of("whole study")
+    first, *others = found.cells
+    wide = replace(first, target=replace(first.target, steps=Estimate(290.0, (-5.0, 600.0))))
+    made = figures(replace(found, cells=(wide, *others)), {})
+    steps = next(figure for figure in made if figure.name == "steps_to_target")
+    assert "Intervals that reach zero" in steps.caption
+    assert steps.spec is not None
+    heights = steps.spec["layer"][-1]["encoding"]["y"]["scale"]["domain"]
+    assert heights[0] > 20
+    whole = figures(found, {})
+    assert not any("Intervals that reach zero" in figure.caption for figure in whole)
+
+
+def test_a_setting_from_zero_has_ticks_inside_of_its_values() -> None:
+    axis = _numeric_axis("warmup_ratio", [0.0, 0.02, 0.1]).to_dict()["axis"]
+    assert axis["values"] == pytest.approx([0, 0.02, 0.04, 0.06, 0.08, 0.1])
 
 
 def test_visible_top() -> None:
@@ -118,7 +169,7 @@ def test_a_loss_of_zero_is_one() -> None:
 def test_numbers_beside_blanks_are_by_size() -> None:
     few = choices_of(2, 10, None)
     spec = loss_vs_choice(few, "clip_norm", {}).to_dict(validate=False)
-    assert spec["layer"][0]["encoding"]["x"]["sort"] == ["2", "10", "None"]
+    assert spec["layer"][0]["encoding"]["x"]["sort"] == ["2", "10", "null"]
     assert num_blank(few, "clip_norm") == 0
     many = choices_of(*range(1, 12), None)
     spec = loss_vs_choice(many, "clip_norm", {}).to_dict(validate=False)

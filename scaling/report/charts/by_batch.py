@@ -34,7 +34,7 @@ from scaling.report.charts.style import (
     with_span,
 )
 from scaling.report.words.measurements import axis_title, objective_title
-from scaling.report.words.numbers import number
+from scaling.report.words.numbers import counted, number
 
 _CURVE_POINTS = 81
 _MOST_LABELS = 7
@@ -211,7 +211,7 @@ def _both(records: Records, x: alt.X, axis: dict[str, Any], hue: str) -> AnyChar
         tooltip=tips("series:N", "batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q"),
     )  # fmt: skip
     spans = with_span(records)
-    intervals = chart(spans).mark_rule(color=hue, strokeWidth=2)
+    intervals = chart(spans).mark_rule(color=hue, strokeWidth=2, clip=True)
     names = labels_of(records, "series")
     line = chart(records).mark_line(color=hue, opacity=0.45).encode(x, y)
     return layers(
@@ -228,7 +228,7 @@ def _tuned(findings: Findings) -> Records:
 
 
 def times_of(findings: Findings) -> tuple[Records, str]:
-    """Seconds of a run of each cell, or its steps to the target where nothing was timed.
+    """Seconds of one more run of each cell, or its mean steps to the target where none was timed.
 
     Returns:
         A record a cell, and the title of their axis.
@@ -241,6 +241,7 @@ def times_of(findings: Findings) -> tuple[Records, str]:
         for record in _records_of(option.cell, option.seconds)
     ]
     if seconds:
-        goal = "to the target" if findings.sweep.has_target else "of a run"
-        return seconds, f"Seconds {goal}"
+        carried = chosen is not None and chosen.carried_over
+        workers = f" on {counted(chosen.num_workers or 1, 'worker')}" if carried else ""
+        return seconds, f"Seconds of one more run{workers}"
     return _records(findings, "steps"), axis_title("steps_to_target")

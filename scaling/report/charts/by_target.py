@@ -65,15 +65,13 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
     for cell, curve in zip(findings.cells, findings.noise_curves, strict=True):
         for point in curve.points:
             if point.scale.value and point.scale.value > 0 and point.examples > 0:
-                low, high = point.scale.interval or (None, None)
                 records.append(
                     {
                         "cell": cell_name(cell),
                         "examples": point.examples,
                         "step": point.step,
                         "scale": point.scale.value,
-                        "low": max(low, point.scale.value / 100) if low is not None else None,
-                        "high": min(high, point.scale.value * 100) if high is not None else None,
+                        **log_span(point.scale),
                         "seeds": point.scale.count,
                     }
                 )

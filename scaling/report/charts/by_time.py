@@ -12,7 +12,9 @@ from scaling.report.charts.style import (
     Records,
     chart,
     count_axis,
+    ends,
     layers,
+    log_span,
     names_beside,
     points,
     tips,
@@ -38,7 +40,7 @@ def time_vs_examples(recommendation: Recommendation) -> AnyChart:
     """Examples against seconds of a run of each cell, with the front of those that nobody beats."""
     records = _records(recommendation)
     front = [r for r in records if r["kind"] in ("recommended", "Pareto-optimal")]
-    scale = count_axis([v for r in records for v in (r["low"], r["seconds"], r["high"]) if v])
+    scale = count_axis(ends(records, "low", "seconds", "high"))
     scale["axis"].format = "~g"
     x = alt.X("seconds:Q", title=axis_title("seconds"), **scale)
     y = alt.Y("examples:Q", title="Examples", **count_axis([r["examples"] for r in records], 1.4))
@@ -55,7 +57,7 @@ def time_vs_examples(recommendation: Recommendation) -> AnyChart:
         chart(front).mark_line(
             interpolate="step-after", color=MUTED, strokeDash=[4, 3]
         ).encode(x, y) if len(front) > 1 else None,
-        chart(bars).mark_rule(strokeWidth=2).encode(
+        chart(bars).mark_rule(strokeWidth=2, clip=True).encode(
             alt.X("low:Q"), y, hue, x2="high:Q"
         ) if bars else None,
         points(records, 90).encode(
@@ -73,13 +75,11 @@ def _records(recommendation: Recommendation) -> Records:
         seconds, examples = option.seconds, option.examples
         if seconds.value is None or examples.value is None:
             continue
-        low, high = seconds.interval or (None, None)
         records.append(
             {
                 "text": cell_name(option.cell) + (f" × {option.num_workers}" if several else ""),
                 "seconds": seconds.value,
-                "low": max(low, seconds.value / 100) if low is not None else None,
-                "high": high,
+                **log_span(seconds),
                 "examples": examples.value,
                 "kind": kind_of(option, recommendation),
             }

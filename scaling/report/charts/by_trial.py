@@ -37,6 +37,7 @@ from scaling.report.words.measurements import objective_title
 from scaling.report.words.numbers import cell_name, number
 
 _MOST_POINTS = 120
+_MOST_TICKS = 6
 _MOST_NAMED = 8
 """Different numbers that stand side by side where some trials have none; more are on an axis."""
 Along = Literal["step", "examples"]
@@ -160,7 +161,7 @@ def loss_vs_choice(findings: Findings, name: str, urls: Mapping[str, str]) -> An
     best = _best_trials(findings)
     top = visible_top([row.cost for _, row in rows if row.cost is not None])
     records: Records = [
-        trial_record(label, row, urls) | {"value": value if numeric else str(value)}
+        trial_record(label, row, urls) | {"value": value if numeric else _word(value)}
         for (label, row), value in zip(rows, values, strict=True)
     ]
     inside = [r for r in records if r["cost"] is not None and r["cost"] <= top]
@@ -196,9 +197,15 @@ def _numeric_axis(name: str, values: Sequence[Any]) -> alt.X:
     positive = min(values) > 0 and max(values) > 5 * min(values)
     if positive:
         scale = count_axis(values)
-        scale["axis"].format = "~e" if max(values) < 1 else "~s"
+        if max(values) < 1:
+            scale["axis"].format = "~e"
         return alt.X("value:Q", title=name, **scale)
-    return alt.X("value:Q", title=name, scale=alt.Scale(zero=False, padding=12))
+    low, high = min(values), max(values)
+    size = 10 ** math.floor(math.log10(high - low)) if high > low else 1
+    every = next(size * s for s in (0.2, 0.5, 1, 2) if high - low <= _MOST_TICKS * size * s)
+    places = range(math.ceil(low / every - 1e-9), math.floor(high / every + 1e-9) + 1)
+    axis = alt.Axis(values=[round(place * every, 12) for place in places], format="~g")
+    return alt.X("value:Q", title=name, axis=axis, scale=alt.Scale(zero=False, padding=12))
 
 
 def _named_axis(name: str, values: Sequence[Any], labels: Sequence[str]) -> alt.X:
@@ -239,7 +246,7 @@ def parallel_coordinates(findings: Findings, urls: Mapping[str, str]) -> AnyChar
                 "cell": label,
                 "trial": row.trial_id,
                 "loss": row.tuned_value,
-                "text": number(value) if _is_number(value) else str(value),
+                "text": number(value) if _is_number(value) else _word(value),
                 "url": urls.get(row.trial_id),
             }
             for (label, row), height, value in zip(rows, heights, values, strict=True)
@@ -298,12 +305,12 @@ def _heights(values: Sequence[Any]) -> tuple[list[float], str, str]:
         return heights, number(min(values)), number(max(values))
     kinds = _ordered(values)
     width = max(len(kinds) - 1, 1)
-    return [kinds.index(str(v)) / width for v in values], kinds[0], kinds[-1]
+    return [kinds.index(_word(v)) / width for v in values], kinds[0], kinds[-1]
 
 
 def _ordered(values: Sequence[Any]) -> list[str]:
     """As words: numbers by size, then words, then blanks."""
-    by_word = {str(value): value for value in values}
+    by_word = {_word(value): value for value in values}
     numbers = sorted((value, word) for word, value in by_word.items() if _is_number(value))
     words = sorted(w for w, v in by_word.items() if v is not None and not _is_number(v))
     return [*(word for _, word in numbers), *words, *(w for w, v in by_word.items() if v is None)]
@@ -348,6 +355,11 @@ def importance(found: Importance) -> AnyChart:
         if len(found.by_cell) > 1
         else None,
     )
+
+
+def _word(value: object) -> str:
+    """As a cell's label has it."""
+    return "null" if value is None else str(value)
 
 
 def _is_number(value: object) -> bool:

@@ -22,7 +22,7 @@ from scaling.report.charts import (
     by_trial,
     ladder,
 )
-from scaling.report.charts.style import AnyChart, styled
+from scaling.report.charts.style import AnyChart, has_cut, styled
 from scaling.report.charts.thinning import MOST_LINES, MOST_MARKS
 from scaling.report.importance import Importance
 from scaling.report.words import captions, remarks
@@ -106,12 +106,15 @@ def _overview(builder: "_Builder", findings: Findings) -> None:
     objective = findings.sweep.tuned_for
     known = [cell for cell in findings.cells if cell.value_of(objective).value is not None]
     times, title = by_batch.times_of(findings)
+    of_run, what = captions.chance_of_run(findings), "intervals"
+    if times and title.startswith("Seconds"):
+        title, what = title + of_run, "intervals, of seconds predictive ones"
     orange = f" Orange, right axis: {title[0].lower()}{title[1:]}." if times else ""
     builder.add(
         "loss_and_time",
         f"{captions.tuned_name(findings)}{' and time' * bool(times)} against batch",
         f"Blue, left axis: {objective.label} at the end of the budget.{orange} Bars are 90% "
-        "intervals.",
+        f"{what}.",
         lambda: by_batch.loss_and_time(findings),
         "" if _num_sizes(known) > 1 else "fewer than two batch sizes have a result",
     )  # fmt: skip
@@ -121,7 +124,9 @@ def _about_ladder(builder: "_Builder", findings: Findings, reading: LadderReadin
     builder.section = "ladder"
     for field, name in (("rate", "peak learning rate"), ("batch", "batch size")):
         builder.add(
-            f"best_{field}_vs_compute", f"Best {name} against compute", ladder_words.WAY_CAPTION,
+            f"best_{field}_vs_compute", f"Best {name} against compute",
+            # that of the batch stands beside the first screen
+            ladder_words.WAY_CAPTION if field == "batch" else "As for the batch size.",
             lambda field=field, name=name: ladder.against_compute(
                 reading, field, f"Best {name}"
             ),
@@ -130,7 +135,7 @@ def _about_ladder(builder: "_Builder", findings: Findings, reading: LadderReadin
     for field, name in (("rate", "learning rate"), ("batch", "batch size")):
         builder.add(
             f"loss_vs_{field}_by_size", f"Loss of every size against {name}",
-            ladder_words.VALLEY_CAPTION,
+            ladder_words.VALLEY_CAPTION if field == "rate" else "As for the learning rate.",
             lambda field=field: ladder.valleys(findings, field), "",
         )  # fmt: skip
 
@@ -155,7 +160,8 @@ class _Builder:
             return
         with debug_mode(False):  # a schema check at every step costs seconds; the tests draw all
             spec = styled(draw(), title, self.subtitle)
-        caption = caption.strip()
+        cut = " Intervals that reach zero or have no end are cut at the axis." * has_cut(spec)
+        caption = (caption + cut).strip()
         self.made.append(Figure(name, title, self.subtitle, caption, spec, section=self.section))
 
     def _free(self, name: str) -> str:
@@ -235,11 +241,11 @@ def _about_branches(builder: _Builder, findings: Findings) -> None:
 
 def _about_next_run(builder: _Builder, findings: Findings) -> None:
     recommendation = findings.recommendation
-    goal = "to the target" if findings.sweep.has_target else "of the run"
+    chance = captions.chance_of_run(findings)
     builder.add(
         "time_vs_examples", "What time costs in examples",
-        f"Seconds and examples {goal} of each cell's recipe; further left is faster, lower is "
-        "cheaper. Dashed: the Pareto front. Bars are 90% intervals over seeds.",
+        f"Seconds and examples of one more run of each cell's recipe{chance}; further left is "
+        "faster, lower is cheaper. Dashed: the Pareto front. Bars are 90% predictive intervals.",
         lambda: by_time.time_vs_examples(recommendation), by_time.absent(recommendation),
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Scales, ticks and colours that all figures share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -26,6 +26,9 @@ SHAPES = (
 )  # fmt: skip
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [1, 3])
 MUTED = "#767676"
+_BEYOND = 1e-9
+"""Of a value, so far below it that it is off every axis."""
+_FEWEST_TICKS = 4
 WIDTH, HEIGHT = 640, 380
 
 
@@ -112,8 +115,13 @@ def labels_of(records: Records, field: str) -> list[str]:
 
 
 def ends(records: Records, *fields: str) -> list[float]:
-    """All numbers of some fields that are not null."""
-    return [record[name] for record in records for name in fields if record[name] is not None]
+    """All numbers of some fields that are not null, but for ends that lie beyond the axis."""
+    return [
+        record[name]
+        for record in records
+        for name in fields
+        if record[name] is not None and name not in record.get("cut", ())
+    ]
 
 
 def span(interval: Interval | None) -> dict[str, float | None]:
@@ -122,12 +130,22 @@ def span(interval: Interval | None) -> dict[str, float | None]:
     return {"low": low, "high": high}
 
 
-def log_span(estimate: Estimate) -> dict[str, float | None]:
-    """The same as a logarithmic axis can show it: above zero."""
-    ends = span(estimate.interval)
-    if estimate.value is not None and ends["low"] is not None and ends["low"] <= 0:
-        ends["low"] = estimate.value / 100
-    return ends
+def log_span(estimate: Estimate) -> dict[str, Any]:
+    """The same as a logarithmic axis can show it: ends beyond it are in `cut` and cut there."""
+    if estimate.value is None or estimate.interval is None:
+        return span(None)
+    (low, high), cut = estimate.interval, []
+    if low <= 0:
+        low, cut = estimate.value * _BEYOND, ["low"]
+    if math.isinf(high):
+        high, cut = estimate.value / _BEYOND, [*cut, "high"]
+    return {"low": low, "high": high} | ({"cut": cut} if cut else {})
+
+
+def has_cut(spec: Mapping[str, Any]) -> bool:
+    """Whether a figure's specification has an interval that is cut at the axis."""
+    records = spec.get("data", {}).get("values", [])
+    return any("cut" in record for record in records) or any(map(has_cut, spec.get("layer", [])))
 
 
 def with_span(records: Records) -> Records:
@@ -140,7 +158,7 @@ def bars(
 ) -> alt.Chart | None:
     """Upright intervals from `low` to `high` of the records that have one; None without any."""
     spans = with_span(records)
-    rules = chart(spans).mark_rule(**style, strokeWidth=width)
+    rules = chart(spans).mark_rule(**style, strokeWidth=width, clip=True)
     return rules.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), *marks) if spans else None
 
 
@@ -185,12 +203,14 @@ def log_range(values: Sequence[float], pad: float) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """1-2-5 ticks inside a range, 1-3 over more than two decades, decades over more than four.
 
-    A range with fewer than two such ticks gets finer ones.
+    A range with fewer than four such ticks gets finer ones.
     """
     decades = math.log10(high / low)
     steps = (1, 2, 5) if decades <= 2 else (1, 3) if decades <= 4 else (1,)
     ticks = _ticks(low, high, steps)
-    return ticks if len(ticks) > 1 else _ticks(low, high, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
+    for finer in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), [n / 10 for n in range(10, 100)]):
+        ticks = ticks if len(ticks) >= _FEWEST_TICKS else _ticks(low, high, finer)
+    return ticks
 
 
 def _ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
@@ -216,7 +236,7 @@ def rate_axis(values: Sequence[float]) -> dict[str, Any]:
 
 def count_axis(values: Sequence[float], pad: float = 1.25) -> dict[str, Any]:
     """Axis and scale of steps or examples, over decades."""
-    return _log_axis(values, "~s", pad)
+    return _log_axis(values, "~s" if min(values) >= 1 else "~g", pad)  # 0.5 is no 500m
 
 
 def ratio_axis(values: Sequence[float]) -> dict[str, Any]:
@@ -268,10 +288,22 @@ def layers(*charts: AnyChart | None) -> alt.LayerChart:
     return alt.LayerChart(layer=[chart for chart in charts if chart is not None])
 
 
+def _name_log_axes(spec: Mapping[str, Any]) -> None:
+    """Add to the titles of logarithmic axes that they are."""
+    for layer in spec.get("layer", []):
+        _name_log_axes(layer)
+    for name in ("x", "y"):
+        channel = spec.get("encoding", {}).get(name, {})
+        title = channel.get("title")
+        if title and channel.get("scale", {}).get("type") == "log":
+            channel["title"] = f"{title[:-1]}, log)" if title.endswith(")") else f"{title} (log)"
+
+
 def styled(drawing: AnyChart, title: str, subtitle: str) -> dict[str, Any]:
     """The Vega-Lite specification of a figure with its size, title and typography."""
     plain = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     drawn: dict[str, Any] = drawing.to_dict(validate=False)
+    _name_log_axes(drawn)
     return all_printable(drawn) | {
         "description": all_printable(f"{title}; {subtitle}"),
         "width": WIDTH,

@@ -21,7 +21,6 @@ from scaling.report.tables.table import Table
 from scaling.report.words import why_null
 from scaling.report.words.differences import comparability_notes, comparison_headline
 from scaling.report.words.numbers import between, number
-from scaling.report.words.terms import terms
 
 _METHODS = {
     "paired": "paired by seed",
@@ -90,7 +89,7 @@ def write_comparison(
             **figure_files(drawn),
             "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
             "report.md": markdown("compare.md", view),
-            "report.html": page("compare.html", view, terms(a.findings) + terms(b.findings)),
+            "report.html": page("compare.html", view, ()),
         },
     )
     return folder, summary

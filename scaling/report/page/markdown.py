@@ -1,6 +1,7 @@
 """Text from anywhere as Markdown that says just that text."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 _NUMBERS = re.compile(r"\[[-−+\d.,e^×∞ ]*\](?![(\[])")
 """An interval, as in [0.1, 0.2]: brackets that no renderer takes for a link."""
@@ -26,6 +27,12 @@ def escaped(text: str) -> str:
         parts += [_inline(line[end : interval.start()]), interval[0]]
         end = interval.end()
     return _start("".join([*parts, _inline(line[end:])]))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose cells are texts as they are."""
+    lines = [f"| {' | '.join(map(escaped, cells))} |" for cells in (columns, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(columns)}", *lines[1:]])
 
 
 def fenced(text: str) -> str:

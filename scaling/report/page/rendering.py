@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from scaling.files.own import FIGURES
 from scaling.report.charts.figures import Figure, png
-from scaling.report.page.markdown import escaped, fenced
+from scaling.report.page.markdown import escaped, fenced, table
 from scaling.report.words.glossary import Glossary, address
 
 _ENVIRONMENT = partial(
@@ -48,6 +48,7 @@ def markdown(name: str, view: Mapping[str, Any]) -> str:
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(str(value)))
     )
     environment.filters["escaped"] = lambda text: Markup(escaped(str(text)))
+    environment.filters["table"] = lambda t: Markup(table(t.columns, t.rows))
     environment.filters["fenced"] = lambda text: Markup(fenced(text))
     return environment.from_string(asset(name)).render(view)
 

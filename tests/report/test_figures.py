@@ -100,7 +100,7 @@ def test_an_interval_that_reaches_zero_is_cut_at_the_axis_and_said_to_be() -> No
 
 
 def test_a_setting_from_zero_has_ticks_inside_of_its_values() -> None:
-    axis = _numeric_axis("warmup_ratio", [0.0, 0.02, 0.1]).to_dict()["axis"]
+    axis = vars(_numeric_axis("warmup_ratio", [0.0, 0.02, 0.1]))["_kwds"]["axis"].to_dict()
     assert axis["values"] == pytest.approx([0, 0.02, 0.04, 0.06, 0.08, 0.1])
 
 

@@ -241,7 +241,8 @@ def times_of(findings: Findings) -> tuple[Records, str]:
         for record in _records_of(option.cell, option.seconds)
     ]
     if seconds:
-        carried = chosen is not None and chosen.carried_over
-        workers = f" on {counted(chosen.num_workers or 1, 'worker')}" if carried else ""
+        workers = ""
+        if chosen is not None and chosen.carried_over:
+            workers = f" on {counted(chosen.num_workers or 1, 'worker')}"
         return seconds, f"Seconds of one more run{workers}"
     return _records(findings, "steps"), axis_title("steps_to_target")

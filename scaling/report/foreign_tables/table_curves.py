@@ -34,6 +34,8 @@ _BUDGETS = ("steps", "num_updates", "examples", "tokens")
 """What may as well have been set for a run, where no column names the runs."""
 _MANY = 4
 """Rows of one recipe through which a column that rises is noted."""
+_MOST_GROUPS = 10_000
+"""Recipes whose rows are looked at for that."""
 _NEARLY_ALL = 0.9
 """Share of a log's runs that begin at the same progress; the others were cut or resumed."""
 
@@ -275,12 +277,14 @@ class RisingColumns:
 
     def add(self, cells: Sequence[str]) -> None:
         """One row."""
-        group = tuple(cells[place] for place in self._recipe)
+        group = tuple([cells[place] for place in self._recipe])
+        if group not in self._groups and len(self._groups) >= _MOST_GROUPS:
+            return
         self._groups[group] = self._groups.get(group, 0) + 1
         now = [cells[place] for place in self._others]
         before = self._last.get(group, ())
         for place, old, new in zip(self._others, before, now, strict=False):
-            if not _rises(old, new):
+            if (place, group) not in self._fallen and not _rises(old, new):
                 self._fallen.add((place, group))
         for place, old, new in zip(self._others, self._row_before, now, strict=False):
             if place in self._in_order and not _rises(old, new):

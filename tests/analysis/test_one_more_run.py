@@ -105,7 +105,7 @@ def test_noise_does_not_move_the_choice_between_batches_that_tie(
         start = "The least training time" if first == 32 else "Among the least training times"
         said = reason_words(found.reason)
         assert said.startswith(f"{start} to the target")
-        assert ("; the best is" in said) == (first == 128)
+        assert (". The best is" in said) == (first == 128)
         ties = [o for o in found.candidates if any(o.cell is cell for cell in found.reason.tied)]
         assert {kind_of(option, found) for option in ties} <= {"tied with it"}
     assert soonest == {32, 128}

@@ -128,7 +128,7 @@ def test_by_the_confirmed_recipes_alone_the_curve_fits_poorly() -> None:
 def test_the_words_name_both_recipes_and_unequal_examples() -> None:
     found = analyse(default_study())
     cost = next(line.text for line in first_screen(found) if line.topic == "cost")
-    assert cost.startswith("At equal examples, from batch 8 to 128 the final loss goes from ")
+    assert cost.startswith("At equal examples, from batch 8 to 128: final loss ")
     said = sources(found)
     assert "of each cell's recipe for the target" in said
     assert "differs from the recipe for the loss at global_batch_size 8" in said

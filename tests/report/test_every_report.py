@@ -125,9 +125,9 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
         ("whole study", "moves as the batch to the power 0.50 [0.48, 0.51]; the data rule out a "
          "constant rate and linear scaling."),
         ("whole study", "Run a batch of 256 at a peak learning rate of 0.008, with 10 warmup"),
-        ("whole study", "the gap from 0.200 [0.192, 0.208] to 0.200"),
+        ("whole study", "gap 0.200 [0.192, 0.208] to 0.200"),
         ("whole study", "nats and a chance of 90% to reach the target."),
-        ("whole study", "At unequal examples, from batch 16 to 1,024 the final loss goes from "),
+        ("whole study", "At unequal examples, from batch 16 to 1,024: final loss "),
         ("no target", "The data do not distinguish it from batches of 16 and 256; the best one is "
          "chosen."),
         ("table of two batch sizes", "repeat each cell's recipe with at least three seeds."),
@@ -135,7 +135,7 @@ def test_the_headline_is_three_to_eight_short_sentences(kind: str) -> None:
         ("two clip norms", "The lowest validation loss at the end of the budget is 0.498 "
          "[0.492, 0.505] nats"),
         ("one seed", "The next least training time to the target is 1.29 seconds, at a batch of "),
-        ("table of losses", "The next lowest validation loss is 2.00 nats, at a batch of 256;"),
+        ("table of losses", "The next lowest validation loss is 2.00"),
         ("table of steps", "The next fewest steps to the target are 58.0, at a batch of 512;"),
         ("score", "The next highest accuracy is 0.391, at a batch of 128;"),
         ("no target", " nats, the lowest that every batch reached."),

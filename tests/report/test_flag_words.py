@@ -138,7 +138,7 @@ def test_measures_without_an_interval_are_said_to_have_none() -> None:
     assert "B's validation loss has no interval at any cell" in said
     assert "B's test loss is lower at 16, 64, 256 and 1,024." in said
     bare = replace(same, contrasts=tuple(replace(c, interval=None) for c in contrasts))
-    assert comparison_headline(bare, ("a", "b")).endswith("no difference has an interval.")
+    assert comparison_headline(bare, ("a", "b")).endswith("at least three seeds.")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,6 @@ def test_of_a_lost_study_is_said_what_to_do(kind: str, counts: str, more: str) -
     found = findings_of(kind)
     said = " ".join(line.text for line in first_screen(found) if line.topic == "unknown")
     assert said == f"Nothing is known yet: no trial ended with a finite result; {more}. {counts}"
-    assert any(flag.startswith(counts) for flag in flags(found))
 
 
 def test_one_cell_that_is_left_asks_for_the_others(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_that_the_baseline_is_not_beaten_is_said_once() -> None:
 
 
 def test_losses_at_the_target_and_at_the_end_are_told_apart() -> None:
-    assert "the final loss goes from" in said(findings_of("whole study"), "cost")
+    assert ": final loss 0.499 [" in said(findings_of("whole study"), "cost")
     assert "final" not in said(findings_of("no target"), "cost")
     assert "at the end of the budget" in said(findings_of("joint search"), "batch")
 

@@ -150,6 +150,7 @@ class _Builder:
         self.made: list[Figure] = []
         self.section = "search"
         self.subtitle = captions.behind(findings)
+        self._says_cut = False
 
     def add(
         self, name: str, title: str, caption: str, draw: Callable[[], AnyChart], absent: str
@@ -160,8 +161,12 @@ class _Builder:
             return
         with debug_mode(False):  # a schema check at every step costs seconds; the tests draw all
             spec = styled(draw(), title, self.subtitle)
-        cut = " Intervals that reach zero or have no end are cut at the axis." * has_cut(spec)
-        caption = (caption + cut).strip()
+        if has_cut(spec) and not self._says_cut:  # once on a page
+            self._says_cut = True
+            caption += (
+                " Intervals that reach zero or have no end are cut at the axis, here and below."
+            )
+        caption = caption.strip()
         self.made.append(Figure(name, title, self.subtitle, caption, spec, section=self.section))
 
     def _free(self, name: str) -> str:

@@ -15,6 +15,8 @@ from scaling.spec.phases import TO_TARGET
 
 _COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")
 """What is set side by side, beside the best rate."""
+_SAME = "Give both studies the same batch sizes and other cells."
+_SEEDS = "Repeat their recipes with at least three seeds."
 
 
 def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
@@ -25,9 +27,9 @@ def comparison_headline(comparison: Comparison, names: tuple[str, str]) -> str:
         f"The two studies have {shared} in common.",
     )
     if not comparison.shared:
-        return f"{who} Not enough data: without a cell in common nothing is compared."
+        return f"{who} Not enough data: without a cell in common nothing is compared. {_SAME}"
     if not comparison.num_intervals:
-        return f"{who} Not enough data: no difference has an interval."
+        return f"{who} Not enough data: no difference has an interval. {_SEEDS}"
     apart, holm = comparison.num_apart, sum(c.holm for c in comparison.contrasts)
     end = [
         f"Of {counted(comparison.num_intervals, 'interval')}, {apart} "

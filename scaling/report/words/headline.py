@@ -434,6 +434,7 @@ def _cost(findings: Findings) -> Iterator[Line]:
         both = shortest(
             f"{start} {gap[0]} {once}, the generalization gap from {amount}.",
             f"{start} {shorter} {once}, the gap from {amount}.",
+            f"{start} {shorter}: {final}{label} {once.partition(' from ')[2]}, gap {amount}.",
         )
         if both:
             yield Line("cost", both, "loss", 2)

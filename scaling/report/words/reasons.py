@@ -180,11 +180,11 @@ def _lowest(reason: LowestCell) -> list[str]:
     start = f"The {phrase}" if place == 0 else _among(phrase)
     parts = [f"{start}: {with_unit(with_ends(value, digits), unit)}"]
     if place > 0:
-        parts[0] += f"; the best is {number(least.value, digits)} ({reason.ranked[0].label})"
+        parts.append(f"The best is {number(least.value, digits)} ({reason.ranked[0].label})")
     if apart:
         cell, other = apart[0]
         which = "the best outside the tie" if reason.tied else "the next"
-        parts[0] += f", against {number(other.value, digits)} for {which} ({cell.label})"
+        parts[-1] += f", against {number(other.value, digits)} for {which} ({cell.label})"
     parts += _ties(reason)
     return parts + _expected_run(reason.chosen) + _caveats(reason.chosen)
 

@@ -60,9 +60,6 @@ def flags(findings: Findings) -> list[str]:
             lines.append(_first_gap_words(cell.label, cell.target.first_gap))
         if findings.sweep.has_target and cell.target.num_reached < len(cell.target.trials):
             lines.append(_missed_words(cell))
-    if lost_words := all_lost_words(findings.sweep):
-        causes = " The table of incidents has the causes." * bool(findings.count("failed"))
-        lines.append(lost_words + causes)
     lines += _diverged_rules(findings)
     lines += _without_metric(findings.sweep)
     lines += _unequal_examples(findings) if findings.sweep.ladder is None else []

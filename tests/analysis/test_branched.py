@@ -131,7 +131,7 @@ def test_summary_table_and_figure_say_the_same() -> None:
     assert table is not None
     assert _row(table)[1:3] == ("512", "[512, 1,024]")
     figure = next(f for f in figures(findings, {}) if f.name == "branched_critical_batch")
-    assert "Critical batch size (examples)" in figure.svg()
+    assert "Critical batch size (examples, log)" in figure.svg()
     said = summarize(findings)["answer"]
     assert "128 [128, 256] after 640 examples and 512 [512, 1,024] after 6,400 examples" in said
 

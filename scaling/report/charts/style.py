@@ -294,9 +294,12 @@ def _name_log_axes(spec: Mapping[str, Any]) -> None:
         _name_log_axes(layer)
     for name in ("x", "y"):
         channel = spec.get("encoding", {}).get(name, {})
-        title = channel.get("title")
-        if title and channel.get("scale", {}).get("type") == "log":
-            channel["title"] = f"{title[:-1]}, log)" if title.endswith(")") else f"{title} (log)"
+        if channel.get("title") and channel.get("scale", {}).get("type") == "log":
+            *first, last = (
+                [channel["title"]] if isinstance(channel["title"], str) else channel["title"]
+            )
+            last = f"{last[:-1]}, log)" if last.endswith(")") else f"{last} (log)"
+            channel["title"] = [*first, last] if first else last
 
 
 def styled(drawing: AnyChart, title: str, subtitle: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from scaling.report.words.headline import TOPICS, Line, first_screen
 from scaling.report.words.ladder import predicted_facts
 from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import DASH, number, rate, whole, with_ends
+from scaling.report.words.sources import sources
 from scaling.report.words.terms import terms
 
 _ALWAYS_THERE = {"recommendation": "the recommended run", "cells": "cells", "trials": "trials"}
@@ -92,7 +93,7 @@ def _view(
         "trials": trials,
         "trials_data": script_json(_trials_data(trials)),
         "flags": remarks.flags(findings),
-        "sources": remarks.sources(findings),
+        "sources": sources(findings),
         "recommendation": predicted_facts(findings.ladder, findings.carried)
         if findings.ladder
         else _recommendation_words(recommendation, findings.sweep.tuned_for),

@@ -11,7 +11,7 @@ from scaling.analysis.trial_rows import sweep_of
 from scaling.records.study import StudyRecord
 from scaling.records.trial import TrialRecord
 from scaling.report.summary import summarize
-from scaling.report.words.remarks import sources
+from scaling.report.words.sources import sources
 from scaling.spec.phases import Limits
 from tests.analysis.synthetic import study
 

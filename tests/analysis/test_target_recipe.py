@@ -11,7 +11,8 @@ from scaling.analysis.trial_rows import Sweep, TrialRow
 from scaling.records.measurement import Measurement
 from scaling.report.summary import summarize
 from scaling.report.words.headline import first_screen
-from scaling.report.words.remarks import flags, sources
+from scaling.report.words.remarks import flags
+from scaling.report.words.sources import sources
 from tests.analysis.recorded import default_study
 from tests.analysis.synthetic import study
 

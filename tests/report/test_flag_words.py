@@ -14,7 +14,8 @@ from scaling.records.trial import Status
 from scaling.report.words.differences import comparability_notes, comparison_headline
 from scaling.report.words.headline import first_screen
 from scaling.report.words.learning_rate import rule_costs_words
-from scaling.report.words.remarks import flags, sources
+from scaling.report.words.remarks import flags
+from scaling.report.words.sources import sources
 from scaling.report.words.unknown import unknown
 from scaling.report.words.why_null import of_recommendation
 from scaling.spec.phases import Limits

@@ -9,7 +9,8 @@ from scaling.analysis.findings import Findings, analyse
 from scaling.analysis.trial_rows import sweep_of
 from scaling.report.tables.study_tables import cells_table
 from scaling.report.words.reasons import reason_words
-from scaling.report.words.remarks import critical_notes, recipe_rate, sources
+from scaling.report.words.remarks import critical_notes
+from scaling.report.words.sources import recipe_rate, sources
 from scaling.report.words.terms import terms
 from tests.analysis.synthetic import study
 from tests.analysis.test_metric_objective import planted, without

@@ -34,7 +34,8 @@ from scaling.report.words.numbers import (
     with_interval,
 )
 from scaling.report.words.reasons import nothing_learnt_words, reason_words
-from scaling.report.words.remarks import agreement_words, averaged_words
+from scaling.report.words.remarks import agreement_words
+from scaling.report.words.sources import averaged_words
 from tests.analysis.synthetic import study
 from tests.report.kinds import findings_of
 

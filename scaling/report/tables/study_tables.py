@@ -30,7 +30,7 @@ from scaling.report.words.numbers import (
     titled,
     with_interval,
 )
-from scaling.report.words.remarks import recipe_rate
+from scaling.report.words.sources import recipe_rate
 
 _MOST_LISTED = 10_000
 """Trials that the page lists."""

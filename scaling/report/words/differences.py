@@ -8,9 +8,10 @@ from scaling.analysis.statistics.uncertainty import Estimate
 from scaling.analysis.trial_rows import Sweep
 from scaling.records.objective import VALIDATION_LOSS
 from scaling.report.words.absent import other_unit
-from scaling.report.words.headline import MOST_SENTENCES, shortest
+from scaling.report.words.headline import MOST_SENTENCES
 from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import beside, counted, joined, number, target_words
+from scaling.report.words.sentences import shortest
 from scaling.spec.phases import TO_TARGET
 
 _COMPARED = ("test_loss", "validation_loss", "generalization_gap", "steps_to_target")

@@ -1,18 +1,20 @@
 """The first screen: what a study found, in short sentences that stand alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
 from scaling.analysis.baseline import nothing_learnt
 from scaling.analysis.cell_results import CellResult
-from scaling.analysis.critical_batch.branched_training import BranchPoint
 from scaling.analysis.findings import Findings
 from scaling.analysis.next_run.goodput import Option
 from scaling.analysis.next_run.recommendation import BestWithinLimits, LowestCell
-from scaling.analysis.statistics.uncertainty import Estimate
-from scaling.report.words.absent import no_tradeoff
 from scaling.report.words.ladder import checked, exponent_words, ladder_headline
+from scaling.report.words.large_batch import (
+    branched_path_words,
+    cost_words,
+    critical_batch_words,
+)
 from scaling.report.words.learning_rate import best_rate_words, rule_costs_words
 from scaling.report.words.measurements import ALL
 from scaling.report.words.numbers import (
@@ -40,18 +42,17 @@ from scaling.report.words.reasons import (
 )
 from scaling.report.words.remarks import (
     all_lost_words,
-    branched_words,
-    half_lives,
-    of_more_examples,
 )
+from scaling.report.words.sentences import shortest
 from scaling.report.words.series import (
     contrast_words,
     critical_batches_words,
     exponents_words,
 )
+from scaling.report.words.sources import half_lives
 from scaling.report.words.unknown import unknown
 
-MOST_SENTENCES, MOST_WORDS = 8, 30
+MOST_SENTENCES = 8
 
 Topic = Literal["run", "batch", "rate", "cost", "prediction", "unknown"]
 TOPICS: Final[dict[Topic, str]] = {
@@ -107,14 +108,6 @@ def headline(findings: Findings) -> str:
     return " ".join(line.text for line in first_screen(findings))
 
 
-def shortest(*sentences: str) -> str:
-    """The first of several ways to say it that is one sentence of at most 30 words, or nothing.
-
-    What a user named may be long, and hold a full stop of its own.
-    """
-    return next((s for s in sentences if len(s.split()) <= MOST_WORDS and ". " not in s), "")
-
-
 def _ladder(findings: Findings) -> Iterator[Line]:
     assert findings.ladder is not None
     for topic, text in ladder_headline(findings.ladder, findings.check):
@@ -134,11 +127,13 @@ def _of_kind(findings: Findings) -> Iterator[Line]:
         yield Line("cost", _best_result(findings), "cells", 1)
         return
     yield Line("batch", _at_target(findings), "target", 3)
-    yield Line("batch", _critical_batch(findings), "target", 1)
-    yield Line("batch", _branched(findings), "target", 2)
+    yield Line("batch", critical_batch_words(findings), "target", 1)
+    yield Line("batch", branched_path_words(findings), "target", 2)
     yield Line("rate", shortest(*best_rate_words(findings)), "learning_rate", 1)
     yield Line("rate", shortest(*rule_costs_words(findings)), "learning_rate", 6)
-    yield from _cost(findings)
+    loss, gap = cost_words(findings)
+    yield Line("cost", loss, "loss", 2)
+    yield Line("cost", gap, "loss", 4)
 
 
 # --- what to run ----------------------------------------------------------------------------------
@@ -354,110 +349,6 @@ def _joint(findings: Findings) -> str:
         lost = sum(row.status == "diverged" for row in cell.replicates)
         rest = f"; {lost} of {counted(len(cell.replicates), 'new seed')} diverged" if lost else ""
     return shortest(f"{start}{rest}.", f"{start}.")
-
-
-def _critical_batch(findings: Findings) -> str:
-    """By the curve that the data allow, with its interval."""
-    fit = findings.tradeoff
-    if fit.headline.interval is None:
-        if not findings.sweep.has_target:
-            return ""
-        bound = _bound(fit.bounds)
-        return shortest(
-            f"The critical batch size is not determined{bound}: {no_tradeoff(fit)}.",
-            f"The critical batch size is not determined{bound}.",
-        )
-    after = ""
-    if not findings.sweep.has_target:
-        reached = with_unit(number(findings.tradeoff_target), findings.sweep.loss_unit)
-        after = f", at a loss of {reached}, the lowest that every batch reached"
-    value = with_ends(fit.headline)
-    if fit.free.excludes_one:
-        text = f"Steps are twice their minimum at a batch of {value} examples{after}"
-        return shortest(f"{text}; the data disfavor the classical curve (α = 1).", f"{text}.")
-    return f"The critical batch size (steps–examples fit) is {value} examples{after}."
-
-
-def _bound(bounds: tuple[float | None, float | None]) -> str:
-    """The side on which the data do bound the critical batch; empty where they do on neither."""
-    low, high = bounds
-    if low is not None and high is None:
-        return f" (above {number(low)} examples)"
-    return f" (below {number(high)} examples)" if high is not None and low is None else ""
-
-
-def _branched(findings: Findings) -> str:
-    """The critical batch size along the run, from its first point to its last."""
-    points = [point for point in findings.branched.points if point.value is not None]
-    words = [
-        f"{_at_point(point)} after {point.examples:,} examples"
-        for point in (points if len(points) < 3 else (points[0], points[-1]))
-    ]
-    start = "By branched training the critical batch size in examples is"
-    return shortest(f"{start} {joined(words, 'and')}.", f"{start} {words[-1]}.") if words else ""
-
-
-def _at_point(point: BranchPoint) -> str:
-    value, interval = branched_words(point)
-    only_bound = point.is_upper_bound and point.interval is not None
-    if point.interval is None:
-        return value if point.is_bound else f"{value} ({interval})"
-    return interval if only_bound else f"{value} {interval}"
-
-
-# --- what a large batch costs ---------------------------------------------------------------------
-
-
-def _cost(findings: Findings) -> Iterator[Line]:
-    """Loss and gap at the smallest and the largest batch: in one sentence where it is short.
-
-    Of the cells whose runs saw the fewest examples: longer training lowers a loss by itself.
-    """
-    objective = findings.sweep.tuned_for
-    longer = [cell for cell, _ in of_more_examples(findings)[1]]
-    cells = [cell for cell in findings.cells if all(cell is not other for other in longer)]
-    start = "At equal examples, from" if longer else "From"
-    if len(cells) < 2 <= len(findings.cells):  # as with a budget of steps
-        cells, start = list(findings.cells), "At unequal examples, from"
-    cells = [cell for cell in cells if not cell.has_diverged_seed]
-    losses = [(cell, cell.value_of(objective)) for cell in cells]
-    loss = _at_ends([(cell, value) for cell, value in losses if value.value is not None])
-    gap = _at_ends([(cell, cell.gap) for cell in cells if cell.gap.interval is not None])
-    label = "loss" if objective.is_loss else objective.label
-    final = "final " * findings.sweep.has_target  # the screen also has a loss at the target
-    words = f"the {final}{label} goes from {loss[1]}" if loss else ""
-    amount = with_unit(gap[1], findings.sweep.loss_unit) if gap else ""
-    if loss and gap and loss[0] == gap[0]:
-        # A unit that both have is said once, at the end.
-        once = words if objective.is_loss else with_unit(words, objective.unit_shown)
-        shorter = gap[0].removeprefix("a ").replace(" of", "")
-        both = shortest(
-            f"{start} {gap[0]} {once}, the generalization gap from {amount}.",
-            f"{start} {shorter} {once}, the gap from {amount}.",
-            f"{start} {shorter}: {final}{label} {once.partition(' from ')[2]}, gap {amount}.",
-        )
-        if both:
-            yield Line("cost", both, "loss", 2)
-            return
-    if loss:
-        text = f"{start} {loss[0]} {with_unit(words, objective.unit_shown)}."
-        yield Line("cost", shortest(text), "loss", 2)
-    if gap:
-        text = f"{start} {gap[0]} the generalization gap goes from {amount}."
-        yield Line("cost", shortest(text), "loss", 4)
-
-
-def _at_ends(values: Iterable[tuple[CellResult, Estimate]]) -> tuple[str, str] | None:
-    """From which batch to which, and the values there; None without two of them."""
-    known = sorted(values, key=lambda pair: _batch(pair[0]))
-    if len(known) < 2:
-        return None
-    (first, a), (last, b) = known[0], known[-1]
-    digits = telling_digits(a.value, b.value)
-    return (
-        f"a batch of {_batch(first):,} to {_batch(last):,}",
-        f"{with_ends(a, digits)} to {with_ends(b, digits)}",
-    )
 
 
 def _counts(findings: Findings) -> str:

@@ -13,15 +13,11 @@ MOST_CLASSES = 50
 _ROWS_OF_CLASS = 5
 _NAMED_LABEL = {"label", "labels", "class", "classes", "category", "categories"}
 _NAMED_SCORE = {"score", "scores", "rating", "ratings"}
-_LABEL = (
-    _NAMED_LABEL
-    | _NAMED_SCORE
-    | {
-        f"{word}{ending}"
-        for word in ("target", "sentiment", "intent", "topic", "tag", "lang", "language")
-        for ending in ("", "s")
-    }
-)
+_LABEL = _NAMED_LABEL | {
+    f"{word}{ending}"
+    for word in ("target", "sentiment", "intent", "topic", "tag", "lang", "language")
+    for ending in ("", "s")
+}
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"),
@@ -212,10 +208,12 @@ def _label(columns: Mapping[str, Sequence[Any]], texts: Sequence[str]) -> str | 
     """
     named = [name for name in columns if name != texts[0] and _words(name) & _LABEL]
     named.sort(key=lambda name: not _words(name) & _NAMED_LABEL)
-    others = [name for name in columns if name not in (texts[0], *named)]
-    for name in (*named, *reversed(others)):
+    scores = [n for n in columns if n not in (texts[0], *named) and _words(n) & _NAMED_SCORE]
+    others = [name for name in columns if name not in (texts[0], *named, *scores)]
+    is_scored = len(texts) == 1 or _pair({name.lower(): name for name in texts}) is not None
+    for name in (*named, *reversed(others), *(scores if is_scored else ())):
         distinct = distinct_values(columns[name])
-        if name in named and _is_score(name, columns[name]):
+        if name in (*named, *scores) and _is_score(name, columns[name]):
             return name
         num_rows = _num_known(columns[name])
         most = num_rows // _ROWS_OF_CLASS

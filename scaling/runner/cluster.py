@@ -173,7 +173,9 @@ def connect(address: str | None, log_file: Path) -> None:
             starts here in time.
     """
     global _connection
-    if _connection is not None or ray.is_initialized():
+    if _connection is not None:
+        raise StartError("this process runs a study already; wait for its end")
+    if ray.is_initialized():
         raise StartError("this process uses Ray already; call ray.shutdown() first")
     if not _ALLOCATOR & os.environ.keys():
         # Batches of many lengths leave gaps between segments of fixed size.

@@ -185,6 +185,20 @@ def test_a_lucky_single_trial_is_not_the_best_recipe() -> None:
         assert all(find(trials(rng, 0.2))[0].recipe_key == "recipe 11" for _ in range(20))
 
 
+def test_two_seeds_of_a_poor_recipe_displace_no_better_one() -> None:
+    """A pair has one degree of freedom: within its noise is everything."""
+    losses = [(f"recipe {n}", 0, 2.0 + 0.05 * n) for n in range(9)]
+    losses += [("poor", 1, 2.31), ("poor", 2, 2.43)]
+    rows = [
+        TrialRow(
+            f"{key}-{seed}", "search", "done", {}, 16, key, seed=seed, objective=loss,
+            validation_loss=loss,
+        )
+        for key, seed, loss in losses
+    ]  # fmt: skip
+    assert [row.recipe_key for row in best_recipe(rows)] == ["recipe 0"]
+
+
 def test_expected_best_of_n() -> None:
     assert expected_best([3.0, 1.0, 2.0], 1) == pytest.approx(2.0)
     assert expected_best([3.0, 1.0, 2.0], 2) == pytest.approx((1 + 1 + 2) / 3)

@@ -156,6 +156,20 @@ def test_scores_and_ratings_are_labels(
     assert "Not read: by." in found.why
 
 
+def test_a_score_beside_classes_or_two_texts_is_no_label(tmp_path: Path) -> None:
+    topics = lines_of(
+        tmp_path, lambda n: {"text": f"{sentence()} {n}", "score": n / 8, "kind": "ab"[n % 2]}
+    )
+    found = drafted(topics)
+    assert found.columns == {"text_column": "text", "label_column": "kind"}
+    assert found.problem_type is None
+    pairs = lines_of(
+        tmp_path, lambda n: {"de": f"{sentence()} {n}", "en": f"{sentence()} {n}", "score": n}
+    )
+    assert drafted(pairs).columns == {"source_column": "de", "target_column": "en"}
+    assert "Not read: score." in drafted(pairs).why
+
+
 def tagged(*names: str) -> Callable[[int], dict[str, object]]:
     tags = {name: ["X", "O"] for name in names}
     return lambda n: {"id": n, "tokens": [f"a{n}", "b"], **tags}

@@ -51,6 +51,7 @@ def test_a_start_that_is_interrupted_or_refused_leaves_all_as_it_was(tmp_path: P
         [sys.executable, "-c", _INTERRUPTED], cwd=tmp_path, capture_output=True, text=True,
         timeout=120, check=False, env={"PYTHONPATH": ":".join(sys.path), "HOME": str(tmp_path)},
     )  # fmt: skip
+    runs = "this process runs a study already; wait for its end"
     refused = "this process uses Ray already; call ray.shutdown() first"
-    said = ["closed", "interrupted None"] * 3 + [refused, f"{refused} False"]
+    said = ["closed", "interrupted None"] * 3 + [runs, f"{refused} False"]
     assert done.stdout.splitlines() == said, done.stderr

@@ -109,7 +109,6 @@ TOGETHER: list[Case] = [
     (LM, {"search": {"num_trials": 24, "early_stopping": {"rule": "asha", "first_rung_examples": 2000}}}, "search.early_stopping", "surface"),
     (LM, {"search": {"num_trials": 24, "extend_undertuned": 1}}, "search.extend_undertuned", "surface"),
     (LM, {"search": {"num_trials": 3}}, "search.num_trials", "surface"),
-    (LM, {"search": {"num_trials": 24, "round_size": 25}}, "search.round_size", "surface"),
     (LM, {"search": {"num_trials": 1001}}, "search.num_trials", "surface"),
     (LM, {"search": {"num_trials": 24, "prior_peak_lr": 0.5}}, "search.prior_peak_lr", "surface"),
     (LM, {"search": {"num_trials": 24, "prior_peak_lr": 0.002}, "nuisance.peak_lr": {"choice": [0.001, 0.01]}}, "search.prior_peak_lr", "surface"),

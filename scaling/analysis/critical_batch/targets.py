@@ -20,6 +20,8 @@ from scaling.analysis.statistics.uncertainty import (
 from scaling.analysis.trial_rows import TrialRow
 
 Measure = Literal["steps_to_target", "examples_to_target", "seconds_to_target"]
+_ENOUGH_DEGREES = 4
+"""Of freedom of seeds' noise, from which on a single trial may count as lucky."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def _lowest(recipes: Sequence[tuple[list[float], list[TrialRow]]]) -> list[Trial
     """The rows of the recipe with the lowest mean; nothing of none.
 
     The lowest of many single trials is a lucky one. Where seeds explain (one-sided, at 5%) that it
-    is below the lowest recipe with several seeds, that one is taken.
+    is below the lowest recipe with several seeds, that one is taken. A pair or two of seeds explain
+    anything, and count for nothing here.
     """
     if not recipes:
         return []
@@ -148,7 +151,7 @@ def _lowest(recipes: Sequence[tuple[list[float], list[TrialRow]]]) -> list[Trial
         ]
     )
     best = min(replicated, key=_mean_of)
-    if noise is None:
+    if noise is None or noise.degrees < _ENOUGH_DEGREES:
         return lowest[1]
     error = math.sqrt(noise.variance * (1 + 1 / len(best[0])))
     is_lucky = _mean_of(best) - t_quantile(noise.degrees) * error <= _mean_of(lowest)

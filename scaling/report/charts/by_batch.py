@@ -38,7 +38,7 @@ from scaling.report.words.numbers import counted, number
 
 _CURVE_POINTS = 81
 _MOST_LABELS = 7
-_SHOWN = ("batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q")
+_SHOWN = ("batch:Q", "value:Q", "interval:N", "seeds:Q")
 """On hover."""
 
 
@@ -208,7 +208,7 @@ def _both(records: Records, x: alt.X, axis: dict[str, Any], hue: str) -> AnyChar
     mark = "circle" if hue == OKABE_ITO[0] else "square"
     marks = points(records, 70).encode(
         x, y, color=alt.value(hue), shape=alt.value(mark),
-        tooltip=tips("series:N", "batch:Q", "value:Q", "low:Q", "high:Q", "seeds:Q"),
+        tooltip=tips("series:N", "batch:Q", "value:Q", "interval:N", "seeds:Q"),
     )  # fmt: skip
     spans = with_span(records)
     intervals = chart(spans).mark_rule(color=hue, strokeWidth=2, clip=True)

@@ -91,7 +91,7 @@ def noise_scale_curves(findings: Findings) -> AnyChart:
         base.mark_line(strokeWidth=1.8).encode(x, y, hue),
         base.mark_point(filled=True, size=30).encode(
             x, y, hue, mark,
-            tooltip=tips("cell:N", "step:Q", "examples:Q", "scale:Q", "low:Q", "high:Q", "seeds:Q"),
+            tooltip=tips("cell:N", "step:Q", "examples:Q", "scale:Q", "interval:N", "seeds:Q"),
         ),
     )  # fmt: skip
 
@@ -134,5 +134,5 @@ def branched_chart(findings: Findings) -> AnyChart:
     y = alt.Y("value:Q", title="Critical batch size (examples)", **count_axis(heights))
     return layers(
         chart(records).mark_line(strokeWidth=1.5).encode(x, y, marks[0]),
-        *estimates(records, x, y, marks, "examples:Q", "value:Q", "low:Q", "high:Q"),
+        *estimates(records, x, y, marks, "examples:Q", "value:Q", "interval:N"),
     )

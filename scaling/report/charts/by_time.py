@@ -62,7 +62,7 @@ def time_vs_examples(recommendation: Recommendation) -> AnyChart:
         ) if bars else None,
         points(records, 90).encode(
             x, y, hue, alt.Shape("kind:N", scale=shapes, legend=legend),
-            tooltip=tips("text:N", "seconds:Q", "low:Q", "high:Q", "examples:Q", "kind:N"),
+            tooltip=tips("text:N", "seconds:Q", "interval:N", "examples:Q", "kind:N"),
         ),
         names_beside(named, x, y),
     )  # fmt: skip

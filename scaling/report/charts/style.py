@@ -10,6 +10,7 @@ import numpy as np
 from scaling.analysis.statistics.uncertainty import Estimate, Interval
 from scaling.report.page.printable import all_printable
 from scaling.report.words.measurements import axis_title
+from scaling.report.words.numbers import between
 
 Records = list[dict[str, Any]]
 AnyChart = alt.Chart | alt.LayerChart
@@ -124,10 +125,10 @@ def ends(records: Records, *fields: str) -> list[float]:
     ]
 
 
-def span(interval: Interval | None) -> dict[str, float | None]:
-    """The `low` and `high` of an interval, as a record has them."""
+def span(interval: Interval | None) -> dict[str, Any]:
+    """The `low` and `high` of an interval, as a record has them, and `interval` to be read."""
     low, high = interval or (None, None)
-    return {"low": low, "high": high}
+    return {"low": low, "high": high, "interval": between(interval) if interval else None}
 
 
 def log_span(estimate: Estimate) -> dict[str, Any]:
@@ -139,7 +140,8 @@ def log_span(estimate: Estimate) -> dict[str, Any]:
         low, cut = estimate.value * _BEYOND, ["low"]
     if math.isinf(high):
         high, cut = estimate.value / _BEYOND, [*cut, "high"]
-    return {"low": low, "high": high} | ({"cut": cut} if cut else {})
+    drawn = {"low": low, "high": high} | ({"cut": cut} if cut else {})
+    return span(estimate.interval) | drawn
 
 
 def has_cut(spec: Mapping[str, Any]) -> bool:

@@ -170,9 +170,6 @@ def surface_issues(spec: StudySpec) -> Iterator[Issue]:
     if count > MAX_SURFACE_TRIALS:
         most = f"at most {MAX_SURFACE_TRIALS:,}"
         yield Issue(path, "a surface over so many trials is slow", count, most)
-    if search.round_size is not None and search.num_trials and search.round_size > count:
-        most = f"at most {count}"
-        yield Issue("search.round_size", "is more than num_trials", search.round_size, most)
     if search.early_stopping is not None:
         message = "sampler surface compares trials at the end of their budget: leave it out, or "
         yield Issue("search.early_stopping", message + "choose another sampler")

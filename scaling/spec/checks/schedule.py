@@ -36,21 +36,28 @@ def _late_issues(spec: StudySpec, steps_of: StepsOf, share: float, message: str)
     """Warmups that are not over after a share of the steps of some run, and what all runs allow."""
     for place in places_of(spec, "warmup_steps") + places_of(spec, "warmup_examples"):
         runs = [
-            (_longest_warmup(spec, place, ramp, int(steps * share + 1e-9)), steps, ramp.first)
+            (*_longest_warmup(spec, place, ramp, int(steps * share + 1e-9)), steps, ramp.first)
             for batch in sorted(batches_of(spec, place), reverse=True)
             for ramp in ramps_of(spec, batch)
             if (steps := steps_of(spec, ramp)) is not None
         ]
-        most, steps, batch = min(runs, key=lambda run: run[0], default=(math.inf, 0, 0))
+        most, base, steps, batch = min(runs, key=lambda run: run[0], default=(math.inf, None, 0, 0))
         if max(place.values) > most:
-            said = f"{message}, which has {steps} steps at global_batch_size {batch}"
+            carried = f"is carried from {base} and " if base else ""
+            said = f"{carried}{message}, which has {steps} steps at global_batch_size {batch}"
             yield Issue(place.path, said, max(place.values), f"at most {most}")
 
 
-def _longest_warmup(spec: StudySpec, place: Place, ramp: BatchRamp, num_steps: int) -> int:
-    """The most that a place may say, in its own unit, for a warmup of at most so many steps."""
+def _longest_warmup(
+    spec: StudySpec, place: Place, ramp: BatchRamp, num_steps: int
+) -> tuple[int, int | None]:
+    """The most that a place may say, in its own unit, for a warmup of at most so many steps.
+
+    Returns:
+        That, and the batch size from which warmup_scaling carries it; None where it is as said.
+    """
     if place.path.endswith("warmup_examples"):
-        return ramp.examples_after(num_steps)
+        return ramp.examples_after(num_steps), None
     bases = [
         size
         for other in places_of(spec, "base_batch_size")
@@ -61,8 +68,10 @@ def _longest_warmup(spec: StudySpec, place: Place, ramp: BatchRamp, num_steps: i
     is_kept = not bases or "steps" in scalings  # in trials of the search
     if spec.transfer is not None:
         bases.append(spec.transfer.base_batch_size)
-    carried = [num_steps * ramp.first // max(bases)] if bases and "examples" in scalings else []
-    return min([num_steps] * is_kept + carried)
+    if not bases or "examples" not in scalings:
+        return num_steps, None
+    carried = num_steps * ramp.first // max(bases)
+    return (num_steps, None) if is_kept and num_steps <= carried else (carried, max(bases))
 
 
 def horizon_issues(spec: StudySpec) -> Iterator[Issue]:

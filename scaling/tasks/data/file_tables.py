@@ -150,6 +150,9 @@ def _readable(name: str, path: str) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except json.JSONDecodeError as error:  # its count of characters is not that of the file
+        where = f"{error.msg}: line {error.lineno} column {error.colno}"
+        raise DataError(path, f"cannot read {name}: {where}") from error
     except _UNREADABLE as error:
         raise DataError(path, f"cannot read {name}: {first_line(error)}") from error
 

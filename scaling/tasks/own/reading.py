@@ -25,13 +25,23 @@ _READING = threading.Lock()
 @contextmanager
 def fixed_chance(seed: int) -> Iterator[None]:
     """Random numbers of Python, numpy and torch start from a seed inside, and go on after it."""
+    with _kept_chance():
+        _set_chance(seed)
+        yield
+
+
+def _set_chance(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # what user code draws from
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _kept_chance() -> Iterator[None]:
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # what user code draws from
     # Another GPU, or one not used yet, would be given a context of several hundred MB by this.
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
         try:
             yield
         finally:
@@ -54,8 +64,9 @@ def read(
     with _READING:
         if seeds is not None:
             found: list[Any] = []
-            for number, seed in zip(wanted, seeds, strict=True):
-                with fixed_chance(int(seed)):
+            with _kept_chance():
+                for number, seed in zip(wanted, seeds, strict=True):
+                    _set_chance(int(seed))
                     found.append(examples[number])
             return found
         at_once: Callable[[list[int]], list[Any]] | None = getattr(examples, "__getitems__", None)
@@ -73,9 +84,12 @@ def is_random(examples: Examples) -> bool:
 
 def seeds_of(seed: int, numbers: Indices) -> list[int]:
     """For each of some examples of a stream that is drawn by a seed, one of its own."""
-    return [
-        int(np.random.SeedSequence((seed, int(number))).generate_state(1)[0]) for number in numbers
-    ]
+    # A counter through the finalizer of splitmix64 (Steele et al. 2014), all at once.
+    [start] = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    mixed = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + start
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32)).tolist()
 
 
 def spread(count: int, *, at_most: int) -> list[int]:

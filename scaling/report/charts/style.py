@@ -210,7 +210,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     decades = math.log10(high / low)
     steps = (1, 2, 5) if decades <= 2 else (1, 3) if decades <= 4 else (1,)
     ticks = _ticks(low, high, steps)
-    for finer in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), [n / 10 for n in range(10, 100)]):
+    for finer in ((1, 1.5, 2, 3, 4, 6, 8), [n / 10 for n in range(10, 100)]):
         ticks = ticks if len(ticks) >= _FEWEST_TICKS else _ticks(low, high, finer)
     return ticks
 

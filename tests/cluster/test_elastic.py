@@ -14,7 +14,6 @@ from tests.faults.disturbed import Losses, Running, losses, losses_alone
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 STUDY: dict[str, Any] = FAULTY | {
-    "budget": {"steps": 300},
     "resources": {"num_workers": 1},
     "checkpoints": {"every_seconds": 0.5},
 }

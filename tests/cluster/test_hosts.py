@@ -19,10 +19,7 @@ pytestmark = [
 ]  # fmt: skip
 HEAD, *WORKERS = (f"10.77.0.{number}" for number in (10, 11, 12, 13))
 PORT = 6379
-STUDY: dict[str, Any] = FAULTY | {
-    "budget": {"steps": 300},
-    "checkpoints": {"every_seconds": 0.5},
-}
+STUDY: dict[str, Any] = FAULTY | {"checkpoints": {"every_seconds": 0.5}}
 OWN: dict[str, Any] = FAULTY | {
     "workload": {"task": "custom", "factory": "own_task:build", "options": {"num_train": 120}},
     "budget": {"steps": 30},

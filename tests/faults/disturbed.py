@@ -39,8 +39,8 @@ STUDY: dict[str, Any] = {
     "scientific": {"global_batch_size": [8, 32]},
     "nuisance": {"peak_lr": {"log_uniform": [1.0e-3, 3.0e-2]}},
     "fixed": {"weight_average_half_life_examples": 400},
-    "budget": {"steps": 150},
-    "evaluation": {"every_steps": 25, "num_examples": 50},
+    "budget": {"steps": 300},
+    "evaluation": {"every_steps": 50, "num_examples": 50},
     "search": {"sampler": "qmc", "trials_per_cell": 3},
     "confirm": {"num_seeds": 1},
     "checkpoints": {"every_seconds": 0.3},
@@ -223,4 +223,4 @@ def random_moments(seed: int, number: int) -> list[Moment]:
     """When to disturb; about a third of them while the study starts."""
     chance = random.Random(seed)
     is_late = [chance.random() < 0.7 for _ in range(number)]
-    return [Moment(late, chance.uniform(0, 2.5 if late else 15.0)) for late in is_late]
+    return [Moment(late, chance.uniform(0, 5.0 if late else 15.0)) for late in is_late]

@@ -91,7 +91,7 @@ def test_a_tune_actor_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
 
 
 def test_one_rank_raises(tmp_path: Path, undisturbed: Losses) -> None:
-    fault = with_fault(tmp_path, kind="raise", ranks=[1], global_batch_size=32, step=60)
+    fault = with_fault(tmp_path, kind="raise", ranks=[1], global_batch_size=32, step=120)
     study = started(tmp_path, **fault)
     assert study.end() == 0, study.output
     assert losses(tmp_path) == undisturbed
@@ -102,7 +102,7 @@ def test_one_rank_raises(tmp_path: Path, undisturbed: Losses) -> None:
 
 
 def test_all_ranks_raise(tmp_path: Path, undisturbed: Losses) -> None:
-    fault = with_fault(tmp_path, kind="raise", ranks=[0, 1], global_batch_size=32, step=145)
+    fault = with_fault(tmp_path, kind="raise", ranks=[0, 1], global_batch_size=32, step=290)
     study = started(tmp_path, **fault)
     assert study.end() == 0, study.output
     assert losses(tmp_path) == undisturbed
@@ -112,14 +112,14 @@ def test_all_ranks_raise(tmp_path: Path, undisturbed: Losses) -> None:
 
 
 def test_nan_ends_a_trial_and_no_other(tmp_path: Path, undisturbed: Losses) -> None:
-    fault = with_fault(tmp_path, kind="nan", ranks=[0, 1], global_batch_size=32, step=60)
+    fault = with_fault(tmp_path, kind="nan", ranks=[0, 1], global_batch_size=32, step=120)
     study = started(tmp_path, **fault)
     assert study.end() == 0, study.output
     after = losses(tmp_path)
     diverged = [name for name, (status, _) in after.items() if status == "diverged"]
     assert len(diverged) == 1
     before_it = after.pop(diverged[0])[1]
-    assert before_it == undisturbed[diverged[0]][1][:3]  # evaluated after 0, 25 and 50 steps
+    assert before_it == undisturbed[diverged[0]][1][:3]  # evaluated after 0, 50 and 100 steps
     same = {name for name in after if name.startswith("search")}
     assert {name: after[name] for name in same} == {name: undisturbed[name] for name in same}
     assert_recorded_once(tmp_path)

@@ -104,7 +104,7 @@ def test_one_kill_after_another(tmp_path: Path, undisturbed: Losses) -> None:
         before = {process.pid for process in study.processes(title)}
         kill_all(study, title)
         wait_for_a_new(study, title, before)
-        time.sleep(random.uniform(0, 2))
+        time.sleep(random.uniform(0, 4))
     assert_nothing_lost(study, tmp_path, undisturbed)
 
 

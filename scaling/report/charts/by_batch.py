@@ -188,7 +188,7 @@ def loss_vs_batch(findings: Findings) -> AnyChart:
 def loss_and_time(findings: Findings) -> AnyChart:
     """The first screen's figure: of each cell's run, loss on the left axis, time on the right."""
     losses = _tuned(findings)
-    times, title = times_of(findings)
+    times, title, _ = times_of(findings)
     x = batch_axis("batch", [record["batch"] for record in losses])
     left = alt.Axis(titleColor=OKABE_ITO[0], tickCount=6)
     heights = value_axis(ends(losses, "value", "low", "high")) | {"axis": left}
@@ -227,11 +227,11 @@ def _tuned(findings: Findings) -> Records:
     return [r for cell in findings.cells for r in _records_of(cell, cell.value_of(objective))]
 
 
-def times_of(findings: Findings) -> tuple[Records, str]:
+def times_of(findings: Findings) -> tuple[Records, str, bool]:
     """Seconds of one more run of each cell, or its mean steps to the target where none was timed.
 
     Returns:
-        A record a cell, and the title of their axis.
+        A record a cell, the title of their axis, and whether they are of one more run.
     """
     chosen = findings.recommendation.option
     seconds = [
@@ -244,5 +244,5 @@ def times_of(findings: Findings) -> tuple[Records, str]:
         workers = ""
         if chosen is not None and chosen.carried_over:
             workers = f" on {counted(chosen.num_workers or 1, 'worker')}"
-        return seconds, f"Seconds of one more run{workers}"
-    return _records(findings, "steps"), axis_title("steps_to_target")
+        return seconds, f"Seconds of one more run{workers}", True
+    return _records(findings, "steps"), axis_title("steps_to_target"), False

@@ -105,10 +105,11 @@ def _overview(builder: "_Builder", findings: Findings) -> None:
     """Loss and time of each cell's run, for the first screen."""
     objective = findings.sweep.tuned_for
     known = [cell for cell in findings.cells if cell.value_of(objective).value is not None]
-    times, title = by_batch.times_of(findings)
-    of_run, what = captions.chance_of_run(findings), "intervals"
-    if times and title.startswith("Seconds"):
-        title, what = title + of_run, "intervals, of seconds predictive ones"
+    times, title, is_predicted = by_batch.times_of(findings)
+    what = "intervals"
+    if is_predicted:
+        title += captions.chance_of_run(findings)
+        what += ", of seconds predictive ones"
     orange = f" Orange, right axis: {title[0].lower()}{title[1:]}." if times else ""
     builder.add(
         "loss_and_time",

@@ -40,9 +40,7 @@ from scaling.report.words.reasons import (
     tie_rule,
     why_none,
 )
-from scaling.report.words.remarks import (
-    all_lost_words,
-)
+from scaling.report.words.remarks import all_lost_words
 from scaling.report.words.sentences import shortest
 from scaling.report.words.series import (
     contrast_words,

@@ -64,8 +64,8 @@ def _at_point(point: BranchPoint) -> str:
 def cost_words(findings: Findings) -> tuple[str, str]:
     """Loss and gap at the smallest and the largest batch: in one sentence where it is short.
 
-    Either sentence may be empty. They are of the cells whose runs saw the fewest
-    examples: longer training lowers a loss by itself.
+    Either sentence may be empty. They are of the cells whose runs saw the fewest examples: longer
+    training lowers a loss by itself.
     """
     objective = findings.sweep.tuned_for
     longer = [cell for cell, _ in of_more_examples(findings)[1]]

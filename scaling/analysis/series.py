@@ -120,12 +120,13 @@ def _lr_scaling(sweep: Sweep, cells: tuple[CellResult, ...], rates: BestRates | 
 def _turn(rates: BestRates | None) -> Turn:
     if rates is None:
         return Turn()
-    if rates.turn is None:
+    found = rates.turn
+    if found is None:
         return Turn(missing="few_batch_sizes")
     if rates.is_cut:
         return Turn(missing="best_at_edge")
-    at, interval, probability, falls = rates.turn
-    return Turn(at, interval, probability, "hardly_any" if at is None else None, falls)
+    missing = "hardly_any" if found.at is None else None
+    return Turn(found.at, found.interval, found.probability, missing, found.falls)
 
 
 def _bounded(law: LrScaling, cells: tuple[CellResult, ...]) -> LrScaling:

@@ -178,7 +178,9 @@ def _require_metrics(spec: StudySpec, task: TaskData) -> None:
         ("above", metric.most, metric.most is not None and target.value > metric.most),
     ):
         if is_past:
-            message = f"no value of {target.metric} is {bound} {limit:g} (got: {target.value:g})"
+            what = f"no value of {target.metric} is {bound} {limit:g}"
+            allowed = f"at {'least' if bound == 'below' else 'most'} {limit:g}"
+            message = f"{what} (got: {target.value:g}; allowed: {allowed})"
             raise DataError(f"target.{given}", message)
     if (metric.direction == "minimize") != (given == "at_most"):
         message = f"{target.metric} is one to {metric.direction} (got: {target.value:g})"
@@ -239,7 +241,7 @@ def _require_length(spec: StudySpec, facts: Facts) -> None:
         *decay_issues(spec, steps_of),
         *early_stopping_issues(spec, steps_of, facts.tokens_per_example),
     ):  # fmt: skip
-        raise DataError(issue.path, str(issue).removeprefix(f"{issue.path}: "))
+        raise DataError(issue.path, issue.without_path)
     require_branches_fit(spec, facts)
 
 

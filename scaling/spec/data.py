@@ -100,7 +100,8 @@ class TextData(Section):
     """Rows without a text: drop leaves them out, error names them and ends."""
     tokenizer: LocalPath | None = None
     """`characters` (the default from scratch), `subwords` learnt from the training texts, a
-    folder or a hub name. Before texts of causal_lm no begin token of a trained tokenizer is put."""
+    folder or a hub name. A trained tokenizer's begin token is not put before
+    the texts of causal_lm."""
     vocab_size: PositiveInt = 2000
     """Entries of the vocabulary of `subwords`."""
     max_length: Annotated[int, Field(ge=2, le=2**20, strict=True), Whole] = 128

@@ -41,14 +41,19 @@ class Issue:
 
     def __str__(self) -> str:
         """One line, `PATH: MESSAGE (got VALUE; allowed: …)`."""
+        path = without_credentials(f"{self.path}: ") if self.path else ""
+        return path + self.without_path
+
+    @property
+    def without_path(self) -> str:
+        """The line without its path."""
         notes: list[str] = []
         if self.value is not NO_VALUE:
             notes.append(f"got {shown(self.value)}")
         if self.allowed:
             notes.append(f"allowed: {self.allowed}")
         note = f" ({'; '.join(notes)})" if notes else ""
-        text = f"{self.path}: {self.message}{note}" if self.path else f"{self.message}{note}"
-        return without_credentials(text)
+        return without_credentials(f"{self.message}{note}")
 
 
 class StudyFileError(ValueError):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.surface.loss_surface import LossSurface
-from scaling.surface.space import Array, Labels
+from scaling.surface.space import TAILS, Array, Labels
 
 _NUM_RATES, _FEWER_RATES = 161, 81
 """Rates at which each batch's loss is drawn, and where there are many batch sizes: a coarser grid
@@ -24,12 +24,30 @@ BEYOND = 0.3
 _CLEAR_RISE = 4.0
 """Standard deviations of the draws by which an end of the rates is surely above the least loss."""
 _NUM_DRAWS = 1000
-_LEVEL = 0.9
+_SELDOM = 0.1
+"""Share of the drawn paths below which no turn is read."""
 _RISE, _STAYS = 0.1, 0.25
 """A path turns where it rises by more than this exponent, then by less than this share of it; it
 falls where it then does so by more than that share."""
 
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PathTurn:
+    """Where a path of best rates stops rising.
+
+    Attributes:
+        probability: Share of the drawn paths that turn.
+        at: Median batch size at which these do, in examples; None where hardly any turns.
+        interval: Of it, at 90%.
+        falls: Whether most of them fall beyond it.
+    """
+
+    probability: float
+    at: float | None = None
+    interval: Interval | None = None
+    falls: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,7 @@ class BestRates:
 
     def interval(self, index: int) -> tuple[float | None, float | None]:
         """Of one best rate; an end is None where it lies beyond the rates tried."""
-        low, high = np.quantile(self.draws[:, index], _tails())
+        low, high = np.quantile(self.draws[:, index], TAILS)
         return (
             math.exp(low) if low > self.lowest else None,
             math.exp(high) if high < self.highest else None,
@@ -75,7 +93,7 @@ class BestRates:
         """Slope of the log best rate over the log batch, by least squares: median and interval."""
         centred = self._log_batch - self._log_batch.mean()
         slopes = self.draws @ centred / float(centred @ centred)
-        low, high = np.quantile(slopes, _tails())
+        low, high = np.quantile(slopes, TAILS)
         return float(np.median(slopes)), (float(low), float(high))
 
     @property
@@ -84,16 +102,14 @@ class BestRates:
         return bool((self.draws >= self.highest).any(axis=1).mean() > 1 / 2)
 
     @cached_property
-    def turn(self) -> tuple[float | None, Interval | None, float, bool] | None:
+    def turn(self) -> PathTurn | None:
         """The batch size up to which the best rate rises and from which on it stays or falls.
 
         Each drawn path is fitted by two straight pieces that meet at one of the batch sizes. A best
         rate beyond those tried may be any higher one, so it does not stay.
 
         Returns:
-            Its median and interval over the drawn paths that turn, the share of them, and whether
-            most of them fall beyond it. None without at least four batch sizes: then no path can
-            be seen to turn.
+            None without at least four batch sizes: then no path can be seen to turn.
         """
         inner = range(1, len(self.batch_sizes) - 1)
         if len(inner) < 2:
@@ -104,15 +120,15 @@ class BestRates:
         before = np.array([first for _, first, _ in fits])[best, pick]
         after = np.array([second for _, _, second in fits])[best, pick]
         later = np.arange(len(self.batch_sizes)) > best[:, None]
-        is_cut = (later & (self.draws >= self.highest)).any(axis=1)
-        turns = (before > _RISE) & (after < _STAYS * before) & ~is_cut
+        leaves = (later & (self.draws >= self.highest)).any(axis=1)
+        turns = (before > _RISE) & (after < _STAYS * before) & ~leaves
         probability = float(turns.mean())
-        if probability < 1 - _LEVEL:
-            return None, None, probability, False
+        if probability < _SELDOM:
+            return PathTurn(probability)
         at = np.array(self.batch_sizes)[1 + best[turns]]
-        low, middle, high = np.quantile(at, (_tails()[0], 0.5, _tails()[1]), method="nearest")
+        low, middle, high = np.quantile(at, (TAILS[0], 0.5, TAILS[1]), method="nearest")
         falls = bool((after < -_STAYS * before)[turns].mean() > 1 / 2)
-        return float(middle), (float(low), float(high)), probability, falls
+        return PathTurn(probability, float(middle), (float(low), float(high)), falls)
 
     def _two_pieces(self, place: int) -> tuple[Array, Array, Array]:
         """Squares left, and the two slopes, of every draw with the turn at one batch size."""
@@ -203,7 +219,3 @@ def lowest_places(losses: Array, grid: Array) -> Array:
     turns = (place == inner) & (bend > 0)
     shift = np.divide(before - after, 2 * bend, out=np.zeros_like(bend), where=turns)
     return grid[place] + shift * (grid[1] - grid[0])
-
-
-def _tails() -> Interval:
-    return (1 - _LEVEL) / 2, (1 + _LEVEL) / 2

@@ -16,6 +16,8 @@ RATE = "peak_lr"
 _RATES = (RATE, "base_lr")
 """Either is the learning rate; a rule carries the second one to the batch size."""
 BATCH = "global_batch_size"
+TAILS = (0.05, 0.95)
+"""Ends of an interval, as shares of draws: all are at 90%."""
 
 
 @dataclass(frozen=True)

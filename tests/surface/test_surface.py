@@ -177,7 +177,7 @@ def test_a_path_that_rises_and_then_stays_is_seen_to_turn() -> None:
         path = best_rates(LossSurface(space, trials, family=TO_READ), range(8), batches)
         assert path is not None
         assert path.turn is not None
-        at, _, probability, _ = path.turn
+        at, probability = path.turn.at, path.turn.probability
         found.append((at, probability))
     assert found[0][1] > 0.8
     assert found[0][0] in (64, 128, 256)
@@ -192,7 +192,7 @@ def test_a_path_that_falls_beyond_its_turn_does_not_stay(beyond: float, falls: b
     draws = path + np.random.default_rng(0).normal(0, 0.01, (200, len(batches)))
     turn = BestRates(batches, draws, -5.0, 5.0).turn
     assert turn is not None
-    assert (turn[0], turn[3]) == (64, falls)
+    assert (turn.at, turn.falls) == (64, falls)
 
 
 def test_a_curve_that_rises_towards_an_end_does_not_fall_beyond_it() -> None:

@@ -51,8 +51,7 @@ def _phases(findings: Findings) -> str:
         others = [cell for cell in findings.cells if cell.source != "confirm" and cell.best]
         whose = "the" if others else "each cell's"
         text = (
-            "Losses and gaps are means over the confirm replicates of "
-            f"{whose} recipe for the "
+            f"Losses and gaps are means over the confirm replicates of {whose} recipe for the "
             f"{_short(sweep)}, with seeds that the search never saw."
         )
         if others:

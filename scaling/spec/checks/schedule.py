@@ -43,7 +43,9 @@ def _late_issues(spec: StudySpec, steps_of: StepsOf, share: float, message: str)
         ]
         most, base, steps, batch = min(runs, key=lambda run: run[0], default=(math.inf, None, 0, 0))
         if max(place.values) > most:
-            carried = f"is carried from {base} and " if base else ""
+            carried = (
+                f"carried from global_batch_size {base} by warmup_scaling, it " if base else ""
+            )
             said = f"{carried}{message}, which has {steps} steps at global_batch_size {batch}"
             yield Issue(place.path, said, max(place.values), f"at most {most}")
 

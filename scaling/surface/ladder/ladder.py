@@ -12,12 +12,11 @@ from scaling.surface.ladder.fit import Valley, fit_valley
 from scaling.surface.ladder.runs import Runs
 from scaling.surface.ladder.valley import height
 from scaling.surface.ladder.way import Way, bottoms_at, root_of, slopes_at
-from scaling.surface.space import Array
+from scaling.surface.space import TAILS, Array
 
 _NUM_DRAWS = 1000
 _NUM_SHOWN = 400
 """Draws over which a regret is averaged."""
-_TAILS = (0.05, 0.95)
 _HIGHEST = 100.0
 """Percent up to which a drawn height counts in a mean."""
 _SAME = 1e-3
@@ -177,5 +176,5 @@ class Ladder:
 
 
 def _interval(values: Array) -> Interval:
-    low, high = np.quantile(values, _TAILS)
+    low, high = np.quantile(values, TAILS)
     return float(low), float(high)

@@ -48,7 +48,7 @@ def measured_tokenizer(num_rows: int) -> dict[str, float]:
     """Seconds of the processor for encoding rows, the less of two times each."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in a study
     from scaling.tasks.data.rows import Row
-    from scaling.tasks.data.tokens import learnt_subwords
+    from scaling.tasks.data.tokenizer_choice import learnt_subwords
 
     lines = Path("train.csv").read_text().splitlines()[1 : num_rows + 1]
     rows = [Row(line) for line in lines]

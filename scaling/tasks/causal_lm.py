@@ -16,7 +16,8 @@ from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
-from scaling.tasks.data.tokens import Joined, Tokenizer, require_end, tokenizer_for
+from scaling.tasks.data.tokenizer_choice import require_end, tokenizer_for
+from scaling.tasks.data.tokens import Joined, Tokenizer
 from scaling.tasks.errors import DataError
 from scaling.tasks.task import TokenModel
 from scaling.tasks.text_task import Forward, Sizes, TextTask, summary_of

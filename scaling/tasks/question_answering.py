@@ -19,7 +19,8 @@ from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
 from scaling.tasks.data.squad import squad_questions
-from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
+from scaling.tasks.data.tokenizer_choice import aligned_tokenizer_for
+from scaling.tasks.data.tokens import TrainedTokenizer
 from scaling.tasks.scores import ANSWER_METRICS, answer_f1, exact_match, share
 from scaling.tasks.task import Batch, ExampleLosses, TokenModel
 from scaling.tasks.text_task import BatchLosses, Forward, Sizes, TextTask, read_tokens, summary_of

@@ -15,7 +15,8 @@ from scaling.tasks.data.columns import CellReader, RowFormat
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
-from scaling.tasks.data.tokens import Tokenizer, require_end, tokenizer_for
+from scaling.tasks.data.tokenizer_choice import require_end, tokenizer_for
+from scaling.tasks.data.tokens import Tokenizer
 from scaling.tasks.errors import DataError
 from scaling.tasks.extras import pretrained_folder
 from scaling.tasks.loading import library_errors, require_no_custom_code

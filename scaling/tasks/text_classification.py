@@ -18,7 +18,7 @@ from scaling.tasks.data.columns import CellReader, Labels, RowFormat, UnfitRowEr
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split
 from scaling.tasks.data.splits import read_splits
-from scaling.tasks.data.tokens import tokenizer_for
+from scaling.tasks.data.tokenizer_choice import tokenizer_for
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.kept import label_names
 from scaling.tasks.scores import (

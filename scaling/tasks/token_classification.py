@@ -17,7 +17,8 @@ from scaling.tasks.data.conll import sentences
 from scaling.tasks.data.ragged import IntArray, Ragged
 from scaling.tasks.data.rows import Row, Split, tagged
 from scaling.tasks.data.splits import read_splits
-from scaling.tasks.data.tokens import TrainedTokenizer, aligned_tokenizer_for
+from scaling.tasks.data.tokenizer_choice import aligned_tokenizer_for
+from scaling.tasks.data.tokens import TrainedTokenizer
 from scaling.tasks.errors import DataError
 from scaling.tasks.model.kept import label_names
 from scaling.tasks.scores import (

@@ -9,7 +9,8 @@ import pytest
 
 from scaling.spec.workloads import CausalLm
 from scaling.tasks.data.rows import Row
-from scaling.tasks.data.tokens import TrainedTokenizer, UnitTokenizer, learnt_subwords
+from scaling.tasks.data.tokenizer_choice import learnt_subwords
+from scaling.tasks.data.tokens import TrainedTokenizer, UnitTokenizer
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import ExampleLosses
 from tests.recipes import EVALUATION, TINY_LLAMA

@@ -14,7 +14,8 @@ from torch import nn
 
 from scaling.spec.workloads import Seq2Seq, Seq2SeqData, Workload
 from scaling.tasks.data.rows import Row
-from scaling.tasks.data.tokens import TrainedTokenizer, learnt_subwords
+from scaling.tasks.data.tokenizer_choice import learnt_subwords
+from scaling.tasks.data.tokens import TrainedTokenizer
 from scaling.tasks.errors import DataError
 from scaling.tasks.prepare import prepare_task
 from scaling.tasks.task import Task, WritingTask, Written

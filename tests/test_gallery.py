@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scaling.spec.read import read_study
+from tests.committed import committed
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "studies/gallery").glob("*.yaml"))
@@ -66,7 +67,7 @@ def shown(value: float | None, interval: list[float | None] | None, digits: int 
 
 def side_by_side() -> Iterator[str]:
     for place, name in SIDE_BY_SIDE.items():
-        summary = summary_of(ROOT / "reports" / place / "summary.json")
+        summary = json.loads(committed(f"reports/{place}/summary.json"))
         fixed = read_study(ROOT / "studies" / f"{place}.yaml").fixed
         averaged = ", averaged weights" * bool(fixed.weight_average_half_life_examples)
         for one in summary.get("series") or [summary]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.committed import committed
 from tests.docs.pages import PAGES, ROOT, name_of
 
 _LONGEST = 30
@@ -17,7 +18,7 @@ _REFERENCE = (
     "how-a-study-answers.md",
 )
 TUTORIAL = ROOT / "docs/tutorial.md"
-REPORT = ROOT / "reports/lr_vs_batch"
+REPORT = "reports/lr_vs_batch"
 
 
 def sentences(page: Path) -> list[str]:
@@ -48,7 +49,7 @@ def test_no_sentence_stands_on_two_pages() -> None:
 
 
 def test_the_tutorial_quotes_the_report() -> None:
-    headline = json.loads((REPORT / "summary.json").read_text(encoding="utf-8"))["headline"]
+    headline = json.loads(committed(f"{REPORT}/summary.json"))["headline"]
     quotes = re.findall(r"^> (.+)$", TUTORIAL.read_text(encoding="utf-8"), re.M)
     assert len(quotes) >= 5
     for quote in quotes:
@@ -56,7 +57,7 @@ def test_the_tutorial_quotes_the_report() -> None:
 
 
 def test_every_number_of_the_tutorial_is_in_the_report() -> None:
-    report = (REPORT / "report.md").read_text(encoding="utf-8")
+    report = committed(f"{REPORT}/report.md")
     measured = r"-?\d[\d,]*\.?\d* \[-?[\d.,]+, -?[\d.,]+\]|\d+\.\d+|\d+,\d{3}"
     prose = re.sub(r"^ *```.*?^ *```", "", TUTORIAL.read_text(encoding="utf-8"), flags=re.M | re.S)
     found = re.findall(measured, prose)

@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from scaling.files.names import file_name
+from scaling.records.ledger import read_records
 from scaling.records.trial import TrialRecord
 from scaling.sinks.mlflow.load import load_study
 from tests.commands import environment
@@ -127,6 +129,27 @@ def in_the_middle_of_a_trial(study: Running) -> None:
     began = time.monotonic()
     study.wait_for("[2/6]", 400)
     time.sleep((time.monotonic() - began) / 2)
+
+
+def wait_for_checkpoints(study: Running, at_least: int = 1) -> Path:
+    """Wait until a trial that has not ended has so many checkpoints; returns their folder.
+
+    One that has ended keeps its own for a moment after its end is on record and printed.
+    """
+    found: list[Path] = []
+
+    def are_there() -> bool:
+        known = read_records(study.folder / "runs/faulty/trials.jsonl")
+        ended = {file_name(name) for name, trial in known.items() if trial.status != "failed"}
+        found[:] = [
+            trial
+            for trial in (study.folder / "runs/faulty/checkpoints").glob("*")
+            if trial.name not in ended and len(list(trial.glob("step-*.pt"))) >= at_least
+        ]
+        return bool(found)
+
+    study.wait_until(are_there)
+    return found[0]
 
 
 def working_in(folder: Path) -> list[str]:

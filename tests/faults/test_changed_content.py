@@ -16,6 +16,7 @@ from tests.faults.disturbed import (
     losses,
     records,
     started,
+    wait_for_checkpoints,
 )
 from tests.tasks.trained_models import save_model, save_tokenizer
 
@@ -133,10 +134,8 @@ def test_the_weights_change_that_trials_start_from(tmp_path: Path, unchanged: Lo
 def test_the_newest_checkpoint_is_wrong(wrong: str, tmp_path: Path, undisturbed: Losses) -> None:
     study = started(tmp_path)
     study.wait_for("[2/6]", 400)
-    folder = tmp_path / "runs/faulty/checkpoints"
-    study.wait_until(lambda: any(len(list(f.glob("*.pt"))) > 1 for f in folder.iterdir()))
+    of_trial = wait_for_checkpoints(study, at_least=2)
     study.kill_and_wait()  # workers may write another one meanwhile
-    [of_trial] = [f for f in folder.iterdir() if len(list(f.glob("*.pt"))) > 1]
     newest = max(of_trial.glob("*.pt"))
     state: Any = torch.load(newest, weights_only=True)
     if wrong == "a list":

@@ -25,6 +25,7 @@ from tests.faults.disturbed import (
     random_moments,
     records,
     started,
+    wait_for_checkpoints,
     with_fault,
 )
 from tests.recipes import TINY_BERT
@@ -44,6 +45,7 @@ def kill_one(study: Running, title: str) -> None:
 def test_a_worker_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
     study = started(tmp_path)
     in_the_middle_of_a_trial(study)
+    wait_for_checkpoints(study)
     kill_one(study, WORKER)
     assert study.end() == 0, study.output
     assert losses(tmp_path) == undisturbed
@@ -56,7 +58,7 @@ def test_a_worker_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
 def test_the_driver_is_killed(tmp_path: Path, undisturbed: Losses) -> None:
     study = started(tmp_path)
     study.wait_for("[2/6]")
-    study.wait_until(lambda: any((tmp_path / "runs/faulty/checkpoints").glob("*/step-*.pt")))
+    wait_for_checkpoints(study)
     study.kill()
     again = started(tmp_path, "--resume")
     assert again.end() == 0, again.output

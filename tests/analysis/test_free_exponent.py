@@ -121,10 +121,14 @@ def test_the_summary_leads_with_the_fitted_exponent_where_the_data_exclude_one()
     assert fit["interval"][1] < 200 or fit["interval"][0] > 200
     assert fit["alpha"]["interval"][1] < 1
     assert "Steps are twice their minimum at a batch of" in summary["answer"]
-    assert "the data disfavor the classical curve (α = 1)" in summary["answer"]
-    classical = summary_of(1.0, BATCHES)["answer"]
-    assert "The critical batch size (steps–examples fit) is " in classical
-    assert "disfavor" not in classical
+    value = f"{fit['value']:.3g} [{fit['interval'][0]:.3g}, "
+    assert f"the classical curve (α = 1), which the data disfavor, has {value}" in summary["answer"]
+    classical = summary_of(1.0, BATCHES)
+    answer = classical["answer"]
+    assert "The critical batch size (steps–examples fit) is " in answer
+    assert "disfavor" not in answer
+    free = classical["critical_batch_size"]["steps_examples"]["at_twice_min_steps"]
+    assert f"with the exponent α fitted, {free['value']:.3g} [" in answer
 
 
 def test_what_is_missing_is_null_with_its_reason() -> None:

@@ -139,4 +139,4 @@ def test_steps_at_one_rate_each_do_not_speak_against_the_classical_curve(
     path = tmp_path / "sweep.csv"
     path.write_text("\n".join(lines))
     answer = summarize(analyse(read_table(path).sweep))["answer"]
-    assert ("the data disfavor the classical" in answer) == (num_rates > 1)
+    assert ("the classical curve (α = 1), which the data disfavor" in answer) == (num_rates > 1)

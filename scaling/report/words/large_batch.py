@@ -13,7 +13,10 @@ from scaling.report.words.sentences import shortest
 
 
 def critical_batch_words(findings: Findings) -> str:
-    """By the curve that the data allow, with its interval."""
+    """By the curve that the data allow, with its interval, and beside it by the other one.
+
+    Which of the two leads may change with a few trials more; that both are said does not.
+    """
     fit = findings.tradeoff
     if fit.headline.interval is None:
         if not findings.sweep.has_target:
@@ -27,11 +30,21 @@ def critical_batch_words(findings: Findings) -> str:
     if not findings.sweep.has_target:
         reached = with_unit(number(findings.tradeoff_target), findings.sweep.loss_unit)
         after = f", at a loss of {reached}, the lowest that every batch reached"
-    value = with_ends(fit.headline)
-    if fit.free.excludes_one:
+    value, free = with_ends(fit.headline), fit.free
+    if free.excludes_one:
         text = f"Steps are twice their minimum at a batch of {value} examples{after}"
-        return shortest(f"{text}; the data disfavor the classical curve (α = 1).", f"{text}.")
-    return f"The critical batch size (steps–examples fit) is {value} examples{after}."
+        classical = with_ends(Estimate(fit.value, fit.interval, fit.num_trials))
+        return shortest(
+            f"{text}; the classical curve (α = 1), which the data disfavor, has {classical}."
+            * (fit.value is not None),
+            f"{text}; the data disfavor the classical curve (α = 1).",
+            f"{text}.",
+        )
+    text = f"The critical batch size (steps–examples fit) is {value} examples{after}"
+    if free.is_tuned and free.at_twice_min_steps.interval is not None:
+        fitted = with_ends(free.at_twice_min_steps)
+        return shortest(f"{text}; with the exponent α fitted, {fitted}.", f"{text}.")
+    return f"{text}."
 
 
 def _bound(bounds: tuple[float | None, float | None]) -> str:

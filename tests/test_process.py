@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling.process import without_garbage_collection
+from scaling import process
+from scaling.process import exempt_loaded, without_garbage_collection
 
 COMMAND = """
 import os, signal, sys, time
@@ -148,5 +149,24 @@ def test_what_is_frozen_stays_so() -> None:
         with without_garbage_collection():
             pass
         assert gc.get_freeze_count() >= count
+    finally:
+        gc.unfreeze()
+
+
+def test_what_a_worker_has_exempted_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting looks at each of half a million objects, at every model that is built."""
+
+    def count() -> int:
+        raise AssertionError("counted")
+
+    monkeypatch.setattr(process, "_is_exempt", False)
+    try:
+        exempt_loaded()
+        frozen = gc.get_freeze_count()
+        with monkeypatch.context() as patched:
+            patched.setattr(gc, "get_freeze_count", count)
+            with without_garbage_collection():
+                pass
+        assert frozen - 100 < gc.get_freeze_count()
     finally:
         gc.unfreeze()

@@ -16,6 +16,7 @@ from ray.train.torch import get_device
 from ray.util.placement_group import get_current_placement_group
 
 from scaling.measures.device import describe_device
+from scaling.process import exempt_loaded
 from scaling.runner import notice
 from scaling.runner.encoded_data import received_tasks
 from scaling.runner.jobs import Assignment, Directive, Event, RankError
@@ -33,7 +34,6 @@ from scaling.training.parallel.workers import (
     Meeting,
     StuckGroupError,
     Workers,
-    exempt_loaded,
     release_memory,
     take_device,
     use_threads,

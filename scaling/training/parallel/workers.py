@@ -201,13 +201,3 @@ def release_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def exempt_loaded() -> None:
-    """Let later garbage collections pass over what this process has loaded by now.
-
-    A collection looks at every object of torch and transformers, a fifth of a second between any
-    two trials, and they stay to the process's end.
-    """
-    gc.collect()
-    gc.freeze()

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,6 +98,15 @@ def read_records(file: Path) -> dict[str, TrialRecord]:
     Raises:
         ValueError: If another line is not a trial's record; the message says which and why.
     """
+    if not file.exists():
+        return {}
+    seen = file.stat()
+    return dict(_records(file, seen.st_ino, seen.st_size, seen.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _records(file: Path, *_version: int) -> Mapping[str, TrialRecord]:
+    """Each check of a study that goes on asks for its records, of which there may be very many."""
     records = [_record(line, number, file) for number, line in enumerate(whole_lines(file), 1)]
     return {record.trial_id: record for record in records}
 

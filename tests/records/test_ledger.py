@@ -190,6 +190,27 @@ def test_a_line_that_is_no_record_is_named(what: str, tmp_path: Path) -> None:
         read_records(file)
 
 
+def test_a_file_is_read_again_only_where_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, lines = tmp_path / "trials.jsonl", []
+    read = TrialRecord.from_json
+
+    def counted(line: str, **options: int) -> TrialRecord:
+        lines.append(line)
+        return read(line, **options)
+
+    monkeypatch.setattr(TrialRecord, "from_json", counted)
+    append_line(file, record("search-a-000").to_json())
+    known = read_records(file)
+    known.clear()  # a reader's own, as a ledger adds to it
+    assert list(read_records(file)) == list(Ledger(tmp_path, []).records) == ["search-a-000"]
+    assert len(lines) == 1
+    append_line(file, record("search-a-001").to_json())
+    assert list(read_records(file)) == ["search-a-000", "search-a-001"]
+    assert len(lines) == 3
+
+
 def test_a_recipe_that_was_written_before_it_had_parts_is_read() -> None:
     now = record("search-a-000")
     flat = json.loads(now.to_json()) | {"recipe": now.recipe.columns()}

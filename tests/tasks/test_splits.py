@@ -41,6 +41,21 @@ def test_a_split_depends_on_texts_and_not_on_their_order() -> None:
     assert split_rows({"train": rows(300)}, SOURCE) == split_rows({"train": shuffled}, SOURCE)
 
 
+@pytest.mark.parametrize("given", [("train",), ("train", "validation"), ("train", "test")])
+def test_a_rows_key_is_made_once(given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads the whole text, and of classes that train would lack texts are moved."""
+    raw = {name: [*rows(90, name), Row(text=f"only in {name}", label=name)] for name in given}
+    made, key = [], Row.key
+
+    def counted(row: Row) -> str:
+        made.append(row)
+        return key.fget(row)  # pyright: ignore[reportOptionalCall]
+
+    monkeypatch.setattr(Row, "key", property(counted))
+    split_rows(raw, SOURCE)
+    assert len(made) == 91 * len(given)
+
+
 def test_sizes_asked_for() -> None:
     data = TextData(source="hub:any", num_train=100, num_validation=20, num_test=30)
     split = split_rows({"train": rows(300)}, data)

@@ -97,28 +97,28 @@ def split_rows(
         raise DataError("workload.data", message)
     counts = _class_sizes(pool) if held_out else Counter[str]()
     taken: set[str] = set()
-    rows: dict[Split, tuple[Row, ...]] = {}
+    texts: dict[Split, _Texts] = {}
     num_dropped = 0
     for split in _HELD_OUT:
         wanted: int | None = getattr(data, f"num_{split}")
         if split in raw:
-            kept = _rows_of(_without(_by_key(raw[split]), taken))
-            num_dropped += len(raw[split]) - len(kept)
-            rows[split] = _first(split, kept, wanted)
+            kept = _without(_by_key(raw[split]), taken)
+            num_dropped += len(raw[split]) - _num_rows(kept)
+            texts[split] = _first_texts(split, kept, wanted)
         else:
-            rows[split] = _hold_out(split, pool, counts, taken, wanted, notes)
-        taken |= {row.key for row in rows[split]}
-    train = _rows_of(_without(pool, taken))
+            texts[split] = _hold_out(split, pool, counts, taken, wanted, notes)
+        taken |= texts[split].keys()
+    texts["train"] = _without(pool, taken)
     if len(held_out) < len(_HELD_OUT):
-        if pool and not train:
+        if pool and not texts["train"]:
             raise DataError(
                 "workload.data", "every training row is also in validation or test; none is left"
             )
-        in_pool = len(train) + sum(len(rows[split]) for split in held_out)
-        num_dropped += len(_rows_of(pool)) - in_pool
-    rows["train"] = tuple(train)
+        in_pool = sum(_num_rows(texts[split]) for split in ("train", *held_out))
+        num_dropped += _num_rows(pool) - in_pool
     for split in held_out:
-        _give_back(split, rows)
+        _give_back(split, texts)
+    rows = {split: tuple(_rows_of(texts[split])) for split in SPLITS}
     rows["train"] = _training_rows(rows["train"], data.num_train)
     if num_dropped:
         one = num_dropped == 1
@@ -147,12 +147,31 @@ def _by_key(rows: Sequence[Row]) -> _Texts:
                     row.pair or "", row.number or 0.0,
                 )
             )  # fmt: skip
-    by_hash = sorted(found, key=lambda key: hashlib.sha256(key.encode()).digest())
-    return {key: found[key] for key in by_hash}
+    return _by_hash(found)
+
+
+def _by_hash(texts: _Texts) -> _Texts:
+    return dict(sorted(texts.items(), key=lambda text: hashlib.sha256(text[0].encode()).digest()))
 
 
 def _rows_of(texts: _Texts) -> list[Row]:
     return list(chain.from_iterable(texts.values()))
+
+
+def _num_rows(texts: _Texts) -> int:
+    return sum(map(len, texts.values()))
+
+
+def _first_texts(split: Split, texts: _Texts, wanted: int | None) -> _Texts:
+    """The texts of the first rows, so many as are wanted."""
+    left = len(_first(split, _rows_of(texts), wanted))
+    found: _Texts = {}
+    for key, rows in texts.items():
+        if left <= 0:
+            break
+        found[key] = rows[:left]
+        left -= len(rows)
+    return found
 
 
 def _without(texts: _Texts, taken: set[str]) -> _Texts:
@@ -176,7 +195,7 @@ def _hold_out(
     taken: set[str],
     wanted: int | None,
     notes: list[str],
-) -> tuple[Row, ...]:
+) -> _Texts:
     """Rows of the pool, of each class the first ones, whole texts at a time.
 
     Each class has the share of the split that it has of the pool, as far as whole numbers allow,
@@ -220,13 +239,15 @@ def _hold_out(
         if is_needed:
             found.add(key)
             left[label] -= len(pool[key])
-    rows = _rows_of({key: rows for key, rows in pool.items() if key in found})
-    if len(rows) > size and not found.isdisjoint(passed_over):
+    texts = {key: rows for key, rows in pool.items() if key in found}
+    num_rows = _num_rows(texts)
+    if num_rows > size and not found.isdisjoint(passed_over):
         notes.append(
-            f"The {split} split has {len(rows):,} rows in place of {size:,}, since rows of one "
+            f"The {split} split has {num_rows:,} rows in place of {size:,}, since rows of one "
             "text, prompt or context stay together."
         )
-    return _first(split, rows, wanted, allow_more=True)
+    _first(split, _rows_of(texts), wanted)
+    return texts
 
 
 def _shares(
@@ -274,16 +295,14 @@ def _training_rows(train: Sequence[Row], wanted: int | None) -> tuple[Row, ...]:
     return tuple(kept)
 
 
-def _first(
-    split: Split, rows: Sequence[Row], wanted: int | None, *, allow_more: bool = False
-) -> tuple[Row, ...]:
+def _first(split: Split, rows: Sequence[Row], wanted: int | None) -> tuple[Row, ...]:
     if not rows:
         raise DataError("workload.data", f"no rows are left for the {split} split")
     if wanted is not None and len(rows) < wanted:
         raise DataError(
             f"workload.data.num_{split}", f"{wanted} rows are asked for and {len(rows)} are there"
         )
-    return tuple(rows if allow_more or wanted is None else rows[:wanted])
+    return tuple(rows[:wanted])
 
 
 # --- classes -------------------------------------------------------------------------------------
@@ -304,10 +323,12 @@ def _without_rare(pool: _Texts, num_splits: int, policy: RareClasses, notes: lis
     said = f"fewer texts than there are splits ({num_splits}): {_listed(rare)}"
     if policy == "error":
         raise DataError("workload.data.rare_classes", f"classes have {said}")
-    rows = _rows_of(pool)
-    kept = [row for row in rows if not _classes(row) & rare.keys()]
-    notes.append(f"{len(rows) - len(kept):,} rows were left out since their class has {said}.")
-    return _by_key(kept)
+    kept = {
+        key: [row for row in rows if not _classes(row) & rare.keys()] for key, rows in pool.items()
+    }
+    num_left_out = _num_rows(pool) - _num_rows(kept)
+    notes.append(f"{num_left_out:,} rows were left out since their class has {said}.")
+    return {key: rows for key, rows in kept.items() if rows}
 
 
 def _classes_of(rows: Sequence[Row]) -> set[str]:
@@ -315,15 +336,14 @@ def _classes_of(rows: Sequence[Row]) -> set[str]:
     return labels.union(chain.from_iterable(row.tags for row in rows if row.label is None))
 
 
-def _give_back(split: Split, rows: dict[Split, tuple[Row, ...]]) -> None:
+def _give_back(split: Split, texts: dict[Split, _Texts]) -> None:
     """Move the held-out texts to train of which it lacks a class."""
-    trained = _classes_of(rows["train"])
-    moved = {row.key for row in rows[split] if not _classes(row) <= trained}
+    trained = _classes_of(_rows_of(texts["train"]))
+    moved = {key: rows for key, rows in texts[split].items() if not _classes_of(rows) <= trained}
     if not moved:
         return
-    given_back = [row for row in rows[split] if row.key in moved]
-    rows["train"] = tuple(_rows_of(_by_key([*rows["train"], *given_back])))
-    rows[split] = _first(split, [row for row in rows[split] if row.key not in moved], None)
+    texts["train"] = _by_hash(texts["train"] | moved)
+    texts[split] = _first_texts(split, _without(texts[split], set(moved)), None)
 
 
 def _learnable(

@@ -10,6 +10,7 @@ from scaling.optimizers.tensors import (
     decay_groups,
     in_chunks,
     kernels,
+    moments,
     norms,
     trained_weights,
     trust_ratio,
@@ -44,12 +45,11 @@ class Lamb(torch.optim.Optimizer):
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for weights, gradients in in_chunks(group):
-                states = [self._state_of(weight) for weight in weights]
-                for state in states:
-                    state["step"] += 1
-                counts = [state["step"] for state in states]
-                means = [state["exp_avg"] for state in states]
-                squares = [state["exp_avg_sq"] for state in states]
+                for weight in weights:
+                    self.state[weight]["step"] = self.state[weight].get("step", 0) + 1
+                counts = [self.state[weight]["step"] for weight in weights]
+                means = moments(self, weights, "exp_avg")
+                squares = moments(self, weights, "exp_avg_sq")
                 kernels._foreach_lerp_(means, gradients, 1 - beta1)
                 kernels._foreach_lerp_(
                     squares, kernels._foreach_mul(gradients, gradients), 1 - beta2
@@ -64,11 +64,3 @@ class Lamb(torch.optim.Optimizer):
                     ratios = trust_ratio(norms(weights), norms(updates))
                     kernels._foreach_mul_(updates, list(ratios.unbind()))
                 kernels._foreach_add_(weights, updates, alpha=-group["lr"])
-
-    def _state_of(self, weight: nn.Parameter) -> dict[str, Any]:
-        state = self.state[weight]
-        if not state:
-            state["step"] = 0
-            state["exp_avg"] = torch.zeros_like(weight)
-            state["exp_avg_sq"] = torch.zeros_like(weight)
-        return state

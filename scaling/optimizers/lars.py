@@ -10,6 +10,7 @@ from scaling.optimizers.tensors import (
     decay_groups,
     in_chunks,
     kernels,
+    moments,
     norms,
     trained_weights,
     trust_ratio,
@@ -48,11 +49,8 @@ class Lars(torch.optim.Optimizer):
                 if weights[0].ndim >= 2:  # a group has matrices or vectors: see `decay_groups`
                     rates = local_rate(norms(weights), norms(gradients), weight_decay=decay)
                     kernels._foreach_mul_(updates, list(rates.unbind()))
-                for weight in weights:
-                    if not self.state[weight]:
-                        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
                 # The rate is inside the momentum, as in the paper.
-                velocities = [self.state[weight]["momentum_buffer"] for weight in weights]
+                velocities = moments(self, weights, "momentum_buffer")
                 kernels._foreach_mul_(velocities, group["momentum"])
                 kernels._foreach_add_(velocities, updates, alpha=group["lr"])
                 kernels._foreach_sub_(weights, velocities)

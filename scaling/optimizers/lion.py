@@ -5,7 +5,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling.optimizers.tensors import Parameters, decay_groups, in_chunks, kernels, trained_weights
+from scaling.optimizers.tensors import (
+    Parameters,
+    decay_groups,
+    in_chunks,
+    kernels,
+    moments,
+    trained_weights,
+)
 
 
 def build(
@@ -31,10 +38,7 @@ class Lion(torch.optim.Optimizer):
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for weights, gradients in in_chunks(group):
-                for weight in weights:
-                    if not self.state[weight]:
-                        self.state[weight]["exp_avg"] = torch.zeros_like(weight)
-                means = [self.state[weight]["exp_avg"] for weight in weights]
+                means = moments(self, weights, "exp_avg")
                 updates = kernels._foreach_lerp(means, gradients, 1 - beta1)
                 kernels._foreach_sign_(updates)
                 kernels._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])

@@ -75,6 +75,16 @@ def in_chunks(
         yield weights, gradients
 
 
+def moments(
+    optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter], name: str
+) -> list[Tensor]:
+    """What an optimizer's state has of each weight under a name; zeros where it has nothing yet."""
+    for weight in weights:
+        if name not in optimizer.state[weight]:
+            optimizer.state[weight][name] = torch.zeros_like(weight)
+    return [optimizer.state[weight][name] for weight in weights]
+
+
 def norm(tensor: Tensor) -> Tensor:
     """The length of a tensor, of which this worker may hold a part; shape []."""
     return whole(tensor.norm())

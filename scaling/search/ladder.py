@@ -241,11 +241,6 @@ def _key(outcome: SizedOutcome) -> SizedProposal:
     return outcome.size, outcome.global_batch_size, outcome.peak_lr
 
 
-def _form(x: Array, matrix: Array) -> Array:
-    """[n] the quadratic form of a matrix at each row."""
-    return np.einsum("ni,ij,nj->n", x, matrix, x)
-
-
 @dataclass(frozen=True)
 class _Design:
     """The valley about its fit, linear in the bottoms, floors and walls.
@@ -331,7 +326,10 @@ class _Design:
         """[n] percent by which each run is expected to lower the regret at the sizes asked for."""
         moved = rows @ self.covariance
         spread = sd**2 + (moved * rows).sum(axis=1)
-        gains = [_form(moved[:, own], curve) for own, curve in self._asked()]
+        gains = [
+            np.einsum("ni,ij,nj->n", moved[:, own], curve, moved[:, own])
+            for own, curve in self._asked()
+        ]
         return np.sum(gains, axis=0) / spread
 
     def after(self, row: Array, sd: float) -> "_Design":

@@ -306,18 +306,13 @@ def exponent_words(reading: LadderReading) -> str:
     words: list[str] = []
     for place, what in enumerate(("rate", "batch")):
         powers = [
-            f"{_letter(name)}^{power_words(pairs[place])}"
+            f"{_SCALES[name][1][0] if name in _SCALES else name}^{power_words(pairs[place])}"
             for name, pairs in reading.exponents.items()
         ]
         words.append(f"the best {what} {'moves ' * (not place)}as {' '.join(powers)}")
     meant = [_SCALES[name][1] for name in reading.exponents if name in _SCALES]
     units = f" ({', '.join(meant)})" if meant else ""
     return f"At the largest size {', '.join(words)}{units}."
-
-
-def _letter(name: str) -> str:
-    """What stands for a number of a size in a power."""
-    return _SCALES[name][1][0] if name in _SCALES else name
 
 
 def power_words(exponent: Estimate) -> str:

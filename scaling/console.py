@@ -6,12 +6,7 @@ from rich.console import Console
 
 
 def plain_console(*, width: int = 110, file: TextIO | None = None) -> Console:
-    """Where a command prints, without markup or highlights: a question may hold brackets.
-
-    Args:
-        width: Columns, where the output is no terminal.
-        file: In place of standard output.
-    """
+    """Where a command prints, without markup or highlights: a question may hold brackets."""
     is_terminal = file is None and Console().is_terminal
     return Console(width=None if is_terminal else width, file=file, markup=False, highlight=False)
 

@@ -39,7 +39,6 @@ class CellResult:
         global_batch_size: Examples per step; in a joint search those of the best recipe; None
             when no trial gave one.
         num_trials: Search trials.
-        num_recipes: Recipes among them.
         num_seeds: Seeds of the best recipe: those of confirm, or of a table with a seed column.
         num_censored: Those of them that ended and never reached the target.
         num_diverged: Those of them that blew up.

@@ -20,14 +20,12 @@ class Conditions:
     """What two studies must share before their losses may be set against each other.
 
     Attributes:
-        task: Kind of the workload.
         source: Where the data come from, as in the study file; None without data.
         data_sha256: Content hash of the split data: the same for the same rows in another file
             or format, another one for other rows under the same path. None where unknown.
         tokenizer: Its name, with the size of a trained vocabulary; None where there is none.
         targets_per_example: Mean over the training split; None where unknown.
         num_train: Training examples; None where they are drawn without end.
-        num_evaluated: Examples evaluated, by split.
         budget: Of a trial, as in the study file.
     """
 

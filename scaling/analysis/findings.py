@@ -39,7 +39,6 @@ class NoiseScale:
     Attributes:
         estimate: In examples.
         global_batch_size: Of the cell it was measured in; None when it was not.
-        curve: Along that cell's runs.
     """
 
     estimate: Estimate
@@ -66,11 +65,8 @@ class Findings:
         regimes: What a larger batch still buys, at each batch size of the trade-off.
         overhead: Where 20% more examples are spent than at a reference batch.
         agreements: The critical batch sizes of different definitions, by pairs.
-        target_curves: Steps to several targets.
         noise_curves: The noise scale along the runs, in the order of the cells.
         loss_parts: What of a larger batch's loss is due to fewer updates.
-        gap_relations: The gap against sharpness and noise scale.
-        recommendation: What to run next, of what was run.
         ladder: What runs of several sizes say, by the count of a size that predicts better; None
             where all have one size, or the runs are too few.
         carried: The whole recipe of each of the ladder's predictions, by rules; empty for a table.

@@ -32,8 +32,6 @@ class Series:
     Attributes:
         others: Their values on the other scientific axes; empty in a study of batch sizes alone.
         cells: By rising batch size, or in the order of the study where that is all of it.
-        lr_scaling: How the best rate moves.
-        target_curves: Steps to several targets.
         reached: What each cell took to the target of `tradeoff`.
         tradeoff: At the study's target; in a study without one, at the lowest loss that every
             cell reached, which was chosen after the fact.

@@ -269,15 +269,7 @@ resources: {{num_workers: 1, cpus_per_worker: 1}} # of one trial; see scaling do
 
 
 def study_text(draft: Draft, data: Path, name: str, file: str, model: str | None) -> str:
-    """The study file, commented.
-
-    Args:
-        draft: What the data are.
-        data: The data file.
-        name: The study's.
-        file: The study file's path, for its comments.
-        model: A pretrained model by name or folder; None for a small one from scratch.
-    """
+    """The study file, commented."""
     num_train = max(draft.num_rows * 8 // 10, 1)
     # Three at least: with two, no exponent of the best rate is fitted.
     batches = [size for size in (8, 32, 128, 512) if size * 4 <= num_train][: 3 if model else 4]

@@ -67,13 +67,7 @@ def prepared(start: Start) -> "tuple[AnyTask, ...] | None":
 def print_plan(
     start: Start, tasks: "tuple[AnyTask, ...] | None", console: "Console | None" = None
 ) -> None:
-    """Print what a study would do, or what is left of one that goes on.
-
-    Args:
-        start: How it is asked to start, as a plan.
-        tasks: From `prepared`.
-        console: Where to; standard output where left out.
-    """
+    """Print what a study would do, or what is left of one that goes on."""
     from scaling.console import plain_console
     from scaling.runner.state import looked_at
 

@@ -19,11 +19,6 @@ def load_folder(
 ) -> StudyRecord:
     """A study and the trials that have ended, by trial_id.
 
-    Args:
-        folder: Of the study's state.
-        spec: The study.
-        trial_urls: Where each trial can be read elsewhere, by trial_id.
-
     Raises:
         ValueError: If a line of `trials.jsonl` is not a trial's record.
         OSError: If a file cannot be read.

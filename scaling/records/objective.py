@@ -83,10 +83,6 @@ def objective_of(spec: StudySpec, metrics: Mapping[str, Metric]) -> Objective:
     Of a search that counts steps or examples to a target it is the target's metric, by which
     trials that missed the target are ordered.
 
-    Args:
-        spec: The study.
-        metrics: What the task says of its metrics.
-
     Raises:
         LookupError: If nothing says which way the metric should go: a study starts with what its
             task says, so of a record that has lost it.

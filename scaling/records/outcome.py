@@ -107,11 +107,6 @@ def objective_value(
 
     A metric that is maximized counts negative. Of `steps_to_target` and `examples_to_target` it is
     `value_to_target`. This number only orders trials; it is never reported as a result.
-
-    Args:
-        record: The trial.
-        spec: The study.
-        metrics: What the task says of its metrics.
     """
     if spec.target is not None and spec.search.objective in TO_TARGET:
         return value_to_target(record, spec.target, by=spec.search.objective)

@@ -244,13 +244,7 @@ def end_ray_processes() -> None:
 
 
 def not_started(waited: float, load: float, cpus: int) -> str:
-    """That Ray was given up, and what to do: a busy machine is the usual cause.
-
-    Args:
-        waited: Seconds, by the clock.
-        load: Processes that would run at once.
-        cpus: Of this machine.
-    """
+    """That Ray was given up, and what to do: a busy machine is the usual cause."""
     text = f"Ray did not start on this machine within {waited:.0f} s"
     if load <= cpus:
         return f"{text}; nothing was kept, so start the study again"

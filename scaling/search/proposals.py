@@ -77,15 +77,7 @@ def next_round(
     records: Mapping[str, TrialRecord],
     facts: Facts,
 ) -> NextRound:
-    """Ask the surface for the next round.
-
-    Args:
-        spec: The study.
-        round_size: Trials of a round after the first.
-        planned: The trials of all rounds so far, in their order; each has ended.
-        records: How they ended.
-        facts: Sizes of the data, and what the task says of its metrics.
-    """
+    """The round that follows those planned so far, all of whose trials have ended."""
     if spec.ladder is not None:
         return _next_ladder_round(spec, round_size, planned, records, facts)
     metrics = facts.metrics
@@ -148,12 +140,6 @@ def _outcomes(
 
     To the target such a trial takes more than it ran, or, where it did not run to its end, than
     the longest one of its cell that did.
-
-    Args:
-        records: The trials.
-        spec: The study.
-        values: Of each trial, by the objective.
-        by: The objective, where it is not the search's.
     """
     by = by or spec.search.objective
     names = [cell_name(cell) for cell in cells(spec)]
@@ -292,12 +278,7 @@ def _how_far(
 
 
 def limit_words(spec: StudySpec, metrics: Mapping[str, Metric]) -> str:
-    """When a search stops before its trials are spent; empty where it does not.
-
-    Args:
-        spec: The study.
-        metrics: What the task says of its loss and its metrics.
-    """
+    """When a search stops before its trials are spent; empty where it does not."""
     stop = spec.search.stop
     if stop is None:
         return ""

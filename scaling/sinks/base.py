@@ -25,7 +25,6 @@ class StudyStart:
     """The study that starts or goes on.
 
     Attributes:
-        spec: The study.
         study_id: The same when the study is resumed, another when it is started afresh.
         folder: Of the study's state, which exists.
         environment: Versions, hardware, commit and the like: plain strings and numbers.

@@ -56,13 +56,7 @@ class PredictedRecipe:
 
 
 def planned_check(spec: StudySpec, predicted: PredictedRecipe, facts: Facts) -> list[PlannedTrial]:
-    """The last size at a prediction, and at twice and half its rate and its batch.
-
-    Args:
-        spec: A study whose ladder has a check.
-        predicted: For its last size, from the sizes before.
-        facts: Of its sizes.
-    """
+    """The last size at a prediction, and at twice and half its rate and its batch."""
     assert spec.ladder is not None
     assert spec.ladder.check is not None
     batch, rate = predicted.global_batch_size, predicted.peak_lr

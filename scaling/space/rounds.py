@@ -139,10 +139,6 @@ def default_round_size(num_trials: int, num_slots: int) -> int:
     Slots wait at the end of a round, so it has two trials for each slot, or else one, where that
     is at most a third of all trials: longer rounds would learn too little from each other. On one
     slot and on two it is the same.
-
-    Args:
-        num_trials: Of the whole search, at most.
-        num_slots: Trials that run at once.
     """
     third = max(2, num_trials // 3)
     size = min(max(4, 2 * math.ceil(num_trials / 12)), third)

@@ -173,11 +173,6 @@ def with_own_ids(
     In a study that was extended another recipe may be the best one now. What was run of the one
     before keeps its ids; those of the new one end with the number of its search trial, or of the
     search trials after which the surface recommended it.
-
-    Args:
-        planned: Replicates of the best recipes.
-        best: Each cell's best recipe.
-        records: The trials of the study so far.
     """
     sources = {recipe.name: recipe for recipe in best}
 

@@ -32,9 +32,7 @@ class Change:
     """A field that a study file says otherwise than it did.
 
     Attributes:
-        path: Dotted.
         was: Its value when the study last ran; a `Section` where the whole section is new or gone.
-        now: Its value now.
         refusal: Why the study cannot go on with it; empty where it can.
     """
 

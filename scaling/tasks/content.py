@@ -74,12 +74,7 @@ _MAX_DIFFERENCES = 40
 
 
 def code_difference(known: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What is not as it was in files of the user's own, as a unified diff; empty where all is.
-
-    Args:
-        known: The text of each file when a study started, by path.
-        now: Their text now.
-    """
+    """What is not as it was in files of the user's own, as a unified diff; empty where all is."""
     lines = [
         line.rstrip("\n")
         for name in sorted(known.keys() | now.keys())

@@ -28,11 +28,6 @@ def pretrained_folder(name: str) -> str:
 def require_extra(extra: str, *, package: str, path: str) -> None:
     """Check that an extra of this package is installed.
 
-    Args:
-        extra: Its name.
-        package: What it installs.
-        path: The field of a study file that needs it.
-
     Raises:
         DataError: If it is not, with the line that installs it.
     """

@@ -84,7 +84,6 @@ class TokenModel:
     """A model that reads tokens: what can be tried of it before it is trained.
 
     Attributes:
-        spec: The study file's.
         data: The study file's, with the longest example and the tokenizer.
         tokenizer: Of all that the model reads.
         left_to_right: Entry of a batch whose later tokens are predicted from the earlier ones, so

@@ -156,7 +156,6 @@ class TextTask:
     """See `scaling.tasks.task.Task` and `WritingTask`.
 
     Attributes:
-        token_model: Its model, tokenizer and data.
         head: What the model ends in.
         objective: What the family adds, with the examples.
         baseline: What the baseline guesses by.

@@ -27,7 +27,6 @@ class TokenObjective:
     """Target tokens, an end among them; see `scaling.tasks.text_task.Objective`.
 
     Attributes:
-        forward: How the family's model is called.
         vocab_size: Ids of the tokenizer.
         given: What the model reads before a token, as in `those before them`.
         num_bytes: [N] bytes of predicted text of each validation example, where bits per byte are

@@ -139,7 +139,6 @@ class OwnObjective:
 
     Attributes:
         ours: The family's.
-        forward: How its model is called.
         compute_loss: See `scaling.spec.own_training.TrainerFunctions`; None for the family's.
         compute_metrics: Likewise.
         own_metrics: What is said of each metric that it returns.

@@ -31,7 +31,6 @@ class Writing:
 
     Attributes:
         generation: How much, and with how many beams.
-        tokenizer: Of prompts and texts.
         prompts: What the model reads of each example.
         references: The right text of each, at least one.
         has_phones: Whether texts are phones, with blanks between them.

@@ -40,7 +40,6 @@ class DataOrder:
     """Numbers of training examples by their position in the stream.
 
     Attributes:
-        seed: The trial's.
         num_train: Examples in the train set; None for an endless one, where an example's number
             is its position.
         counts_epochs: Whether an example has another number in each epoch, `num_train` more than

@@ -10,13 +10,7 @@ from scaling.training.supervision import Report
 
 
 def look_up(task: FinishedTask, recipe: Recipe, report: Report) -> Outcome:
-    """Report the one measurement that is known of a run, at the end of its budget.
-
-    Args:
-        task: Where the losses are.
-        recipe: Of the run; its budget is in steps.
-        report: As in `scaling.training.loop.train`.
-    """
+    """Report the one measurement that is known of a run, at the end of its budget."""
     started = time.perf_counter()
     losses = task.look_up(recipe)
     known = losses or {}

@@ -22,7 +22,6 @@ class BranchLoss:
     """What a larger batch costs after the window.
 
     Attributes:
-        global_batch_size: Of the branch.
         difference: Validation loss minus that of the branch of multiple 1, in nats, paired by
             seed. No value where no pair ended or some seed diverged.
         diverged: Some seed blew up; the batch is outside then.

@@ -33,7 +33,6 @@ class TargetCurve:
         origin: Whose target it is: the study's, the lowest loss (or best metric) that so many
             cells reached (chosen after the fact), or one on the way there.
         cells: What each cell took, in the order of the cells.
-        fit: The trade-off at this target.
     """
 
     target: float

@@ -32,9 +32,6 @@ class ToTarget:
         steps: Optimizer steps. A mean over the replicates that reached the target would flatter
             the cell: one that nearly did has the steps expected of it, where most others reached
             it; else there is no value.
-        examples: Training examples seen.
-        seconds: Seconds of training.
-        num_reached: Replicates that reached it.
         trials: The replicates that ended, all with one recipe where it was reached; with the
             expected steps where `steps` has a value.
         best_tuned: Steps of the search's fastest recipe, picked and measured on the same trials

@@ -46,11 +46,7 @@ class TradeoffFit:
         interval: Of the critical batch size. Where replicates show that the points miss the
             curve by more than seeds explain, their scatter counts; another exponent does not.
         min_steps: Steps that even the largest batch needs.
-        min_steps_interval: Of min_steps.
         min_examples: Examples that even the smallest batch needs.
-        min_examples_interval: Of min_examples.
-        num_batches: Batch sizes behind the fit.
-        num_trials: Trials behind the fit.
         bounds: Of the critical batch size, each None where the data set none on that side; they
             may be there without a value, as where no bend is seen.
         of_seeds: Intervals of the curve that fits these batch sizes best, from the seeds alone.

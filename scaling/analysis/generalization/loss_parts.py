@@ -24,7 +24,6 @@ class LossParts:
     All in nats of validation loss, paired by seed: total = at_equal_steps + fewer_updates.
 
     Attributes:
-        global_batch_size: Of the cell.
         reference_batch_size: What it is compared with.
         total: Loss at this cell's end − loss at the reference's end.
         at_equal_steps: Loss at this cell's end − the reference's loss after as many steps: what

@@ -23,7 +23,6 @@ class LeftOut:
     """One size that was left out.
 
     Attributes:
-        scale: The size.
         batch: As predicted from the sizes of less compute, like the rest.
         own_batch: At the bottom of its own surface.
         regret: The loss at the prediction over the size's least, minus 1.

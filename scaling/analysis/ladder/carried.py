@@ -42,13 +42,7 @@ class CarriedRecipe:
 def carried_recipes(
     sweep: Sweep, question: LadderQuestion, predictions: Sequence[PredictedSize]
 ) -> tuple[CarriedRecipe, ...]:
-    """The recipe of each prediction; empty for a table, which holds no whole recipe.
-
-    Args:
-        sweep: The runs.
-        question: With the names of a size's numbers.
-        predictions: What was predicted, in the order asked.
-    """
+    """The recipe of each prediction; empty for a table, which holds no whole recipe."""
     source = _best_of_largest(sweep, question)
     if source is None or source.recipe is None or not set(question.scale) <= _KNOWN:
         return ()

@@ -26,12 +26,10 @@ class CheckedRecipe:
     """One recipe of a check.
 
     Attributes:
-        is_prediction: Whether it is the prediction itself.
         loss: At the end, over seeds; no value where a seed diverged.
         excess: Its loss less the prediction's, over seeds that both have; no value where a seed
             of either diverged.
         num_seeds: That ended, those that diverged included.
-        num_diverged: Seeds that diverged.
     """
 
     global_batch_size: int
@@ -49,7 +47,6 @@ class LadderCheck:
 
     Attributes:
         scale: The size that was kept out of the search.
-        loss_unit: Unit of its losses.
     """
 
     scale: Mapping[str, float]

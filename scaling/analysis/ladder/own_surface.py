@@ -22,7 +22,6 @@ class OwnSurface:
     Attributes:
         best: The medians of rate and batch where drawn surfaces are lowest: near a flat bottom
             the least of one surface may lie anywhere.
-        loss: The least expected loss.
     """
 
     def __init__(self, runs: Sequence[LadderRun]) -> None:

@@ -81,7 +81,6 @@ class LadderReading:
     """What runs of several sizes say.
 
     Attributes:
-        question: What was asked.
         sizes: Those that were run, by rising compute.
         exponents: Of the best rate and of the best batch in each number of a size, at the largest.
         predictions: In the order asked.

@@ -15,8 +15,6 @@ class ExtendedCell:
     """A cell that was searched beyond its range; its budget is not that of the others then.
 
     Attributes:
-        cell: Its scientific values.
-        num_trials: All search trials of the cell.
         num_trials_beyond: Those beyond the range.
         num_rounds: How often the range was extended.
         peak_lr_beyond: The lowest and the highest rate tried beyond; None where rates are fixed.

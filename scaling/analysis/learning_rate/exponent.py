@@ -99,7 +99,6 @@ class Surge:
         over_power: How many times likelier the data are under it than under a power of the
             batch; both have two parameters. None where they cannot be compared.
         preferred: True where that is at least FAIRLY_STRONG and the turn is inside the batches.
-        num_batch_sizes: Behind it.
         missing: Why something is missing; None when nothing is.
     """
 
@@ -157,7 +156,6 @@ class LrScaling:
         is_shape_checked: Whether there were replicates to refuse the common shape; without them
             residuals of neighbouring rates alone can.
         from_surface: Whether the exponent is read from draws of the surface.
-        path: The best rate of each batch size.
         turns: Where the path of best rates stops rising, by the surface.
     """
 

@@ -37,7 +37,6 @@ class FittedSurface:
     """A surface through the trials of all cells and phases.
 
     Attributes:
-        surface: The surface.
         axes: What was searched.
         cells: Those of the surface.
         member: Which of them each cell of the sweep is.

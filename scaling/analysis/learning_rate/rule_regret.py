@@ -29,8 +29,6 @@ class Regret:
             mean of the others flatters, or nothing can be paired.
         interval: From the paired differences. The evaluation sample is the same on both sides
             and cancels for the most part, so it is not added.
-        num_seeds: Seeds that are paired.
-        diverged: True when a trial of the rule diverged.
         tuned_diverged: True when a trial of the tuned recipe diverged.
         applicable: False when the rule defines no recipe at this batch size.
         split: What was compared: test_loss, or validation_loss when there is no test, or the

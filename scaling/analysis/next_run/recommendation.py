@@ -58,12 +58,10 @@ class LowestCell:
     """The cell with the least of a criterion, or of those that tie the smallest batch.
 
     Attributes:
-        chosen: The recommended run.
         ranked: Every cell that has a value, the lowest first.
         values: Of each, as they were compared.
         tied: Those that the intervals do not tell from the lowest one, without `chosen`.
         is_known: Whether intervals show if the next cell ties; else the lowest value decides.
-        objective: The loss or metric that recipes are tuned for.
     """
 
     criterion: Criterion
@@ -81,8 +79,6 @@ class BestWithinLimits:
 
     Attributes:
         has_target: Whether it runs to the target or to the end of the budget.
-        objective: The loss or metric that recipes are tuned for.
-        loss_unit: Unit of a held-out loss.
         tied: Other cells that the intervals do not tell from the best one.
     """
 
@@ -111,7 +107,6 @@ class Recommendation:
     """A recipe that was run, and what to expect of it; None is what the data do not allow.
 
     Attributes:
-        reason: Why this one, or why none.
         option: The cell, and what a run of it takes.
         trial: One with the recipe.
         meets_limits: Whether its expected seconds and cost are within the limits; None without.

@@ -75,12 +75,7 @@ def is_rate(name: str) -> bool:
 
 
 def product_of_batch(header: Sequence[str], batch: str | None = None) -> str | None:
-    """The columns whose product is the global batch, where a table has it in parts.
-
-    Args:
-        header: The table's columns.
-        batch: The one that was taken for the batch.
-    """
+    """The columns whose product is the global batch, where a table has it in parts."""
     by_name = {_leaf(name): name for name in reversed(header)}
     parts = [
         next((by_name[name] for name in names if name in by_name), None)

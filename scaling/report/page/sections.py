@@ -44,13 +44,7 @@ class Section:
 
 
 def sections(findings: Findings, drawn: Sequence[Figure], urls: Mapping[str, str]) -> list[Section]:
-    """The parts that have something to show or to say, in the order of the argument.
-
-    Args:
-        findings: What the sweep shows.
-        drawn: All figures; each stands in the part it names.
-        urls: Where each trial can be read, by trial_id.
-    """
+    """The parts that have something to show or to say, in the order of the argument."""
     joint = findings.sweep.is_joint
     made = [
         _section(

@@ -38,12 +38,7 @@ def heading(metric: Metric) -> str:
 
 
 def axis_title(name: str, loss_unit: Unit = "nats") -> str:
-    """The title of a measurement's axis, as in `Validation loss (nats)`.
-
-    Args:
-        name: Of the measurement.
-        loss_unit: Of a loss, that of the study.
-    """
+    """The title of a measurement's axis, as in `Validation loss (nats)`."""
     words = heading(with_loss_unit(ALL[name], loss_unit))
     return words[0].upper() + words[1:]
 

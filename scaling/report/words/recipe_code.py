@@ -126,12 +126,6 @@ def recipe_code(
 ) -> str:
     """A recipe's optimizer, schedule, clipping and batch as lines of Python.
 
-    Args:
-        recipe: What is written.
-        form: For whom.
-        num_steps: Optimizer steps of the run.
-        num_workers: Devices that share a batch.
-
     Raises:
         NoCodeError: If it has a part that the form has no words for.
     """

@@ -85,7 +85,6 @@ class Namesake:
     """A study among those of one name in one store.
 
     Attributes:
-        study_id: The study's own.
         folder: Of its state when it last ran; empty where that was not recorded.
         started: When it was first started, in local time.
         num_trials: Trials that MLflow knows of it.

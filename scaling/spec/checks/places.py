@@ -16,7 +16,6 @@ class Place:
 
     Attributes:
         section: scientific, nuisance, fixed or cell_recipes.
-        path: Dotted path.
         values: All it may be; for a searched range, the two bounds.
         recipe: Index of the cell recipe; None for the other sections.
     """

@@ -32,7 +32,6 @@ class ChatTokens:
     """A chat as a model reads it.
 
     Attributes:
-        ids: Of its tokens.
         counts: As long, 1 where the token is the assistant's to write, else 0.
         num_bytes: As long, UTF-8 bytes that a token which counts stands for; 0 for the others and
             for those that end a turn.

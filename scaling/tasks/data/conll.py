@@ -18,10 +18,6 @@ def sentences(name: str, lines: Iterator[str]) -> Iterator[Mapping[str, list[str
     -DOCSTART- are left out. In .conllu so are comments, multiword tokens (1-2) and empty nodes
     (2.1), and words are the second column, since the first one numbers them.
 
-    Args:
-        name: Of the file.
-        lines: Of the file, without their ends.
-
     Raises:
         ValueError: If a line has another number of columns than the first one, fewer than two, or
             nothing in one of them.

@@ -8,7 +8,6 @@ class SplitSummary:
     """One split of the data as it is trained or evaluated on.
 
     Attributes:
-        split: Its name.
         num_rows: Rows of the source that are in it.
         num_examples: Examples that they make; a long document makes several.
         class_counts: Rows of each class (text_classification) or words of each tag

@@ -12,7 +12,6 @@ class Turn(NamedTuple):
     """A message of a chat.
 
     Attributes:
-        role: Who says it.
         content: What it says; empty where it only calls tools.
         more: What a template may read besides (tool_calls, tool_call_id, name), as JSON; empty for
             nothing.

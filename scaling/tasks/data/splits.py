@@ -77,11 +77,6 @@ def split_rows(
 ) -> SplitRows:
     """Hold out validation and test where the source does not, and drop what overlaps.
 
-    Args:
-        raw: All rows, by the splits that the source has.
-        data: How many rows each split has.
-        rare: What is done with classes of too few texts.
-
     Raises:
         DataError: If a split would be empty, there are fewer rows than asked for, or a class is
             rare and the study file refuses that.

@@ -36,7 +36,6 @@ class Code:
     """A module of the user's own.
 
     Attributes:
-        module: Its dotted name.
         root: The folder that its name begins in.
         is_study_folder: Whether that is the study's, whose modules are all the user's own; else
             those of the same top-level package are.

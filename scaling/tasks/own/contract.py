@@ -67,10 +67,6 @@ class CustomTask:
 def require_contract(made: object, path: str) -> CustomTask:
     """Check what a factory has returned, as far as can be seen without calling any of it.
 
-    Args:
-        made: What it returned.
-        path: The field of the study file that names the factory.
-
     Raises:
         DataError: If it is not a CustomTask, or one of its fields cannot be used.
     """

@@ -81,11 +81,6 @@ def require_names(names: Iterable[object], path: str) -> None:
 def declared_numbers(found: Any, metrics: Mapping[str, Metric], what: str) -> dict[str, float]:
     """The metrics that are declared, of what a function of the user's own returned.
 
-    Args:
-        found: What it returned.
-        metrics: What is declared of each.
-        what: What was called, for messages.
-
     Raises:
         ValueError: If it is no mapping, or lacks one of them, or has something else than a number,
             or one outside its range.

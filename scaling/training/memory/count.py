@@ -12,10 +12,6 @@ def scale_of_training(spec: StudySpec, task: AnyTask) -> dict[str, float]:
     """What makes a study's runs large: parameters counted both ways, and tokens of the budget.
 
     Examples take the place of tokens where a task has none.
-
-    Args:
-        spec: The study at one size.
-        task: Its task, whose model is trained.
     """
     assert not isinstance(task, FinishedTask)
     if spec.workload.model is not None and spec.workload.model.pretrained is None:

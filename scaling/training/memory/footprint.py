@@ -28,7 +28,6 @@ class Memory:
     """Bytes on one worker, by what takes them.
 
     Attributes:
-        parameters: Weights and buffers.
         optimizer: Moments, and the average of the weights where there is one.
         activations: What the forward pass keeps for the backward pass.
         workspace: What comes and goes beside that: gradients of activations, recomputed
@@ -136,7 +135,6 @@ class Footprint:
     """A model's sizes, and its pass at any micro-batch size: bytes = constant + each × size.
 
     Attributes:
-        parameters: Weights and buffers.
         trained: Weights that get a gradient.
         largest_block: Weights of the largest Transformer block.
         outside_blocks: Weights that are in none.

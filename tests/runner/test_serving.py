@@ -1,5 +1,7 @@
 """A worker whose device broke has told the broker why before anything else can fail."""
 
+import gc
+from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,16 @@ from scaling.training.memory.out_of_memory import (
 )
 from scaling.training.parallel.workers import Workers
 from tests.recipes import recipe
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_frozen() -> Iterator[None]:
+    """A worker exempts from garbage collection what it has loaded; here that is all of pytest.
+
+    Each `without_garbage_collection` would count those millions of objects, a quarter of a second.
+    """
+    yield
+    gc.unfreeze()
 
 
 class Broker:

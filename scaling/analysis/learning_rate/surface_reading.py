@@ -29,9 +29,10 @@ class BatchPath:
     Attributes:
         rates: Draws of the best rates.
         places: Index in `rates` of each cell of the series, by the cell's index in the sweep.
-        band: The best rates with their intervals at the batch sizes and between them.
+        band: The best rates with their intervals at the batch sizes and between them; empty for
+            one of a ladder's sizes.
         rules: What each rule costs from every batch size to every other one; empty for too many
-            cells.
+            cells, and for one of a ladder's sizes.
     """
 
     rates: BestRates
@@ -125,21 +126,26 @@ def read_surface(sweep: Sweep, searches: Sequence[Sequence[TrialRow]]) -> Surfac
         return None
     surface, member = fitted.surface, fitted.member
     bests = tuple(surface.cells(sweep.small_regret))
-    paths = [_path(sweep, fitted, order) for order in series_of(fitted.cells)]
+    orders = series_of(fitted.cells)
+    # What a ladder says along its batch sizes is read through all of its sizes together.
+    is_size = sweep.ladder is not None and len(orders) > 1
+    paths = [_path(sweep, fitted, order, is_size=is_size) for order in orders]
     bests = tuple(bests[index] for index in member)
     known = tuple(path for path in paths if path is not None)
     return SurfaceReading(bests, known, sweep.is_adaptive)
 
 
-def _path(sweep: Sweep, fitted: FittedSurface, order: Sequence[int]) -> BatchPath | None:
+def _path(
+    sweep: Sweep, fitted: FittedSurface, order: Sequence[int], *, is_size: bool
+) -> BatchPath | None:
     """Along cells of the surface that differ in nothing but their rising batch sizes."""
     surface, sizes = fitted.surface, [fitted.cells[index][BATCH] for index in order]
     rates = best_rates(surface, order, sizes)
     if rates is None:
         return None
-    band = _band(surface, order, sizes)
+    band = () if is_size else _band(surface, order, sizes)
     rules: tuple[RuleCurve, ...] = ()
-    if is_feasible(surface, order):
+    if not is_size and is_feasible(surface, order):
         recipes = CarriedRecipes(surface, order, _untrained(sweep))
         at_edge = [rates.edge(place) is not None for place in range(len(sizes))]
         rules = rule_curves(recipes, sizes, at_edge, sweep.rules)

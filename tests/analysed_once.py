@@ -1,24 +1,57 @@
-"""Sweeps analysed once in a process: that takes a second or two, and the same gives the same."""
+"""Sweeps analysed once in a run of the tests: that takes a second or two, and changes nothing.
 
-import pickle
+So are the parts that sweeps share which differ in something else, such as a limit or a check: a
+surface is fitted once in a process, and read once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from scaling.analysis import findings
-from scaling.analysis.trial_rows import Sweep
+from scaling.analysis.critical_batch import target_curves
+from scaling.analysis.learning_rate import fitted_surface, surface_reading
+from scaling.surface.loss_surface import LossSurface
+from tests.remembered import key_of, remembered
 
-_analyse = findings.analyse
-_known: dict[bytes, findings.Findings] = {}
+_MOST_SURFACES = 40
+"""Of a process, the last ones: each has megabytes of places and covariances."""
+_surfaces: dict[str, LossSurface] = {}
+_read: WeakKeyDictionary[LossSurface, dict[str, Any]] = WeakKeyDictionary()
+"""What was read from each."""
 
 
 def analyse_once() -> None:
-    """From now on, a sweep that this process has analysed before is not analysed again."""
-    findings.analyse = _analysed
+    """From now on, what has been analysed before in this run of the tests is not analysed again."""
+    findings.analyse = remembered(findings.analyse)
+    findings.read_ladder = remembered(findings.read_ladder)
+    target_curves.fit_tradeoff = remembered(target_curves.fit_tradeoff)
+    fitted_surface.LossSurface = _surface_of
+    surface_reading.best_rates = _read_once(surface_reading.best_rates)
+    surface_reading.CarriedRecipes = _read_once(surface_reading.CarriedRecipes)
+    LossSurface.cells = _read_once(LossSurface.cells)
 
 
-def _analysed(sweep: Sweep) -> findings.Findings:
-    try:
-        whole = pickle.dumps(sweep)
-    except pickle.PicklingError:  # of a class that a test has made up
-        return _analyse(sweep)
-    if whole not in _known:
-        _known[whole] = _analyse(sweep)
-    return _known[whole]
+def _surface_of(*args: Any) -> LossSurface:
+    key = key_of(args)
+    if key is None:
+        return LossSurface(*args)
+    found = _surfaces[key] = _surfaces.pop(key, None) or LossSurface(*args)
+    if len(_surfaces) > _MOST_SURFACES:
+        del _surfaces[next(iter(_surfaces))]
+    return found
+
+
+def _read_once(read: Callable[..., Any]) -> Any:
+    """A function of a surface and further arguments, called once for the same ones."""
+
+    def once(surface: LossSurface, *args: Any) -> Any:
+        plain = [list(arg) if isinstance(arg, Sequence) else arg for arg in args]
+        key = key_of(read.__qualname__, plain)
+        assert key is not None
+        known = _read.setdefault(surface, {})
+        if key not in known:
+            known[key] = read(surface, *args)
+        return known[key]
+
+    return once

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.analysed_once import analyse_once
 from tests.drawn_once import draw_figures_once
 from tests.read_once import read_builtin_data_once
+from tests.remembered import share_in
 
 read_builtin_data_once()
 draw_figures_once()
@@ -41,6 +43,14 @@ class ByFile(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "ray" if file in USE_RAY else file
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes of a run in parallel remember together; the first one starts the others."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="remembered-")
+        share_in(folder)
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

@@ -1,25 +1,11 @@
-"""Figures of reports, drawn once in a process: that takes seconds, and the same gives the same."""
-
-import json
-from functools import lru_cache
-from typing import Any
+"""Figures of reports, drawn once in a run of the tests: that takes seconds, and changes nothing."""
 
 import vl_convert
 
-_svg, _png = vl_convert.vegalite_to_svg, vl_convert.svg_to_png
-_remembered_png = lru_cache(maxsize=1000)(_png)
+from tests.remembered import remembered
 
 
 def draw_figures_once() -> None:
-    """From now on, a figure that this process has drawn before is not drawn again."""
-    vl_convert.vegalite_to_svg = _svg_of
-    vl_convert.svg_to_png = _remembered_png
-
-
-def _svg_of(spec: dict[str, Any], **options: Any) -> str:
-    return _remembered_svg(json.dumps(spec), **options)
-
-
-@lru_cache(maxsize=1000)
-def _remembered_svg(spec: str, **options: Any) -> str:
-    return _svg(json.loads(spec), **options)
+    """From now on, a figure that was drawn before in this run of the tests is not drawn again."""
+    vl_convert.vegalite_to_svg = remembered(vl_convert.vegalite_to_svg)
+    vl_convert.svg_to_png = remembered(vl_convert.svg_to_png)

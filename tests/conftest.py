@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.analysed_once import analyse_once
@@ -20,6 +21,9 @@ from tests.remembered import share_in
 read_builtin_data_once()
 draw_figures_once()
 analyse_once()
+# Its matrices are small, and where other processes hold the cores, threads of BLAS wait for each
+# other eight times as long as they compute.
+threadpool_limits(1, user_api="blas")
 # Ray's workers are the most polite processes of a machine; beside other tests they would starve.
 # And a test that asks Ray something does not start a Ray of its own by that, but fails.
 os.environ.update(RAY_worker_niceness="0", RAY_ENABLE_AUTO_CONNECT="0")

@@ -66,12 +66,12 @@ def test_models_that_take_long_are_waited_for_while_files_arrive_and_are_sent_on
         self: MlflowClient, run_id: str, local_path: str, artifact_path: str | None = None
     ) -> None:
         if (artifact_path or "").startswith("models/"):
-            time.sleep(0.5)
+            time.sleep(0.25)
             sent.append(Path(local_path).name)
         log_artifact(self, run_id, local_path, artifact_path)
 
     monkeypatch.setattr(MlflowClient, "log_artifact", slow)
-    monkeypatch.setattr(MlflowSink.close, "__defaults__", (3.0,))
+    monkeypatch.setattr(MlflowSink.close, "__defaults__", (2.0,))  # of 3 in all
     for _ in range(2):
         sink = open_sink(spec, uri, state)
         track(sink, [trial()])

@@ -10,6 +10,7 @@ import pytest
 import ray
 import torch
 
+from scaling import process
 from scaling.runner import serving
 from scaling.runner.jobs import Assignment, Job, RankError
 from scaling.spec.resources import Resources
@@ -23,11 +24,9 @@ from tests.recipes import recipe
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_frozen() -> Iterator[None]:
-    """A worker exempts from garbage collection what it has loaded; here that is all of pytest.
-
-    Each `without_garbage_collection` would count those millions of objects, a quarter of a second.
-    """
+def nothing_stays_frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker exempts from garbage collection what it has loaded; here that is all of pytest."""
+    monkeypatch.setattr(process, "_is_exempt", False)  # and as it was, afterwards
     yield
     gc.unfreeze()
 

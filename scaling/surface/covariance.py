@@ -15,7 +15,7 @@ constants are priors, given in docs/statistics.md with what they were chosen on.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,8 @@ _REACH_BATCH, _REACH_NUMBER = 0.5, 1.0
 _OF_SHAPES = 2.5
 """Matérn's ν of what batches share."""
 _OTHER_SERIES = 0.5
+_IN_CACHE = 2**14
+"""Numbers of an array that a processor's cache holds beside a few more of its size."""
 
 
 @dataclass(frozen=True)
@@ -118,47 +120,97 @@ def _polynomial(at: Coordinates, family: Family, slope: float) -> Array:
 
 @dataclass(frozen=True)
 class Parts:
-    """[n, m] each: of a covariance, what the places and the slope decide, whatever the scales."""
+    """Of a covariance, what the places and the slope decide, whatever the scales.
+
+    Attributes:
+        polynomial: [n, m].
+        residual: [n, m] as far as the rate goes.
+        near: [n, m] the same as far as the batch goes.
+        shapes: [n, m]; None in a family without.
+        series: [n, m] what all of this is taken times; one number where there is one series.
+        effects: [n, m] of each other hyperparameter.
+        moves: [n, m] what each of these is taken times; None without any.
+        is_lower: Whether what lies above the diagonal is left out, but for the polynomial.
+    """
 
     polynomial: Array
     residual: Array
     near: Array
     shapes: Array | None
-    series: Array
+    series: Array | float
     effects: Sequence[Array]
-    moves: Array
+    moves: Array | None
+    is_lower: bool
 
     @classmethod
-    def between(cls, one: Coordinates, other: Coordinates, family: Family, slope: float) -> "Parts":
-        """Of `one` by `other`, on a path of optima with this slope (see `Scales.slope`)."""
-        rates = one.rate[:, None] - other.rate[None]
-        batches = one.batch[:, None] - other.batch[None]
-        along = (rates - slope * batches) / family.reach
-        shapes = None
-        if family.has_shapes:
-            shapes = _matern(along, _OF_SHAPES) + _matern(rates / family.reach, _OF_SHAPES)
-        together = 0.5 * one.batch[:, None] * other.batch[None]
-        return cls(
-            _polynomial(one, family, slope) @ _polynomial(other, family, slope).T,
-            _matern(along, family.smoothness),
-            np.exp(-((batches / _REACH_BATCH) ** 2) / 2),
-            shapes,
-            1 + _OTHER_SERIES**2 * (one.series[:, None] == other.series[None]),
-            _effects(one, other),
-            1 + one.rate[:, None] * other.rate[None] + together,
-        )
+    def between(
+        cls,
+        one: Coordinates,
+        other: Coordinates,
+        family: Family,
+        slope: float,
+        *,
+        is_lower: bool = False,
+    ) -> "Parts":
+        """Of `one` by `other`, on a path of optima with this slope (see `Scales.slope`).
+
+        Args:
+            one: n places.
+            other: m places.
+            family: Of the prior.
+            slope: Of the path.
+            is_lower: Leave out what is above the diagonal, where both are the same places.
+        """
+        shape = len(one), len(other)
+        residual, near = np.zeros(shape), np.zeros(shape)
+        shapes = np.zeros(shape) if family.has_shapes else None
+        series: Array | float = 1 + _OTHER_SERIES**2
+        if len(np.unique(np.concatenate([one.series, other.series]))) > 1:
+            series = 1 + _OTHER_SERIES**2 * (one.series[:, None] == other.series[None])
+        effects = _effects(one, other)
+        for block in _blocks(shape, is_lower=is_lower):
+            here, there = block
+            rates = one.rate[here, None] - other.rate[None, there]
+            batches = one.batch[here, None] - other.batch[None, there]
+            along = (rates - slope * batches) / family.reach
+            residual[block] = _matern(along, family.smoothness)
+            near[block] = np.exp(-((batches / _REACH_BATCH) ** 2) / 2)
+            if shapes is not None:
+                shapes[block] = _matern(along, _OF_SHAPES)
+                shapes[block] += _matern(rates / family.reach, _OF_SHAPES)
+        moves = None
+        if effects:
+            together = 0.5 * one.batch[:, None] * other.batch[None]
+            # What a series shares with others and what is its own are an effect's size together.
+            moves = (1 + one.rate[:, None] * other.rate[None] + together) * series
+            moves /= 1 + _OTHER_SERIES**2
+        polynomial = _polynomial(one, family, slope) @ _polynomial(other, family, slope).T
+        return cls(polynomial, residual, near, shapes, series, effects, moves, is_lower)
 
     def covariance(self, scales: Scales) -> Array:
-        """Of the loss without noise, in units."""
-        total = self.polynomial + scales.local**2 * self.residual * self.near
-        if self.shapes is not None:
-            total += scales.shape**2 * self.shapes
-        total *= self.series
-        # What a series shares with others and what is its own are an effect's size together.
-        moves = self.moves * self.series / (1 + _OTHER_SERIES**2)
-        for alike in self.effects:
-            total += scales.effect**2 * alike * moves
+        """[n, m] of the loss without noise, in units; zero above the diagonal where that is so."""
+        total = np.zeros(self.residual.shape)
+        for block in _blocks(total.shape, is_lower=self.is_lower):
+            part = scales.local**2 * self.residual[block]
+            part *= self.near[block]
+            part += self.polynomial[block]
+            if self.shapes is not None:
+                part += scales.shape**2 * self.shapes[block]
+            part *= self.series[block] if isinstance(self.series, np.ndarray) else self.series
+            for alike in self.effects:
+                assert self.moves is not None
+                part += scales.effect**2 * alike[block] * self.moves[block]
+            total[block] = part
         return total
+
+
+def _blocks(shape: tuple[int, ...], *, is_lower: bool) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of a matrix, or of its lower half, a part at a time that a cache holds."""
+    rows, columns = shape
+    step = max(1, _IN_CACHE // max(1, columns))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        yield slice(start, stop), slice(0, stop if is_lower else columns)
 
 
 def prior_covariance(one: Coordinates, other: Coordinates, family: Family, scales: Scales) -> Array:
@@ -168,9 +220,13 @@ def prior_covariance(one: Coordinates, other: Coordinates, family: Family, scale
 
 def _matern(distance: Array, smoothness: float) -> Array:
     """The Matérn covariance with ν = 5/2 or 3/2, Rasmussen & Williams 2006, eq. 4.17."""
-    scaled = math.sqrt(2 * smoothness) * np.abs(distance)
-    bend = scaled**2 / 3 if smoothness > 2 else 0.0
-    return (1 + scaled + bend) * np.exp(-scaled)
+    scaled = np.abs(distance)
+    scaled *= math.sqrt(2 * smoothness)
+    found = 1 + scaled
+    if smoothness > 2:
+        found += scaled**2 / 3
+    found *= np.exp(np.negative(scaled, out=scaled), out=scaled)
+    return found
 
 
 def _effects(one: Coordinates, other: Coordinates) -> Sequence[Array]:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaling.surface.covariance import TO_SEARCH, Family
-from scaling.surface.model import Process, Replicates, Trials, fit
+from scaling.surface.model import Process, Replicates, Trials, draw, fit
 from scaling.surface.space import BATCH, Array, Axis, Coordinates, Labels, Space
 
 _NUM_RATES = 49
@@ -114,6 +114,7 @@ class LossSurface:
         least = np.array([math.nan if o.at_least is None else o.at_least for o in outcomes])
         self._at_least: Array = np.log(least) if self._is_ratio else least
         self._cell: Labels = np.array([o.cell for o in outcomes], dtype=np.intp)
+        self._noises: dict[tuple[int, int], list[Array]] = {}
         self.candidates = [_candidates(space, cell, outcomes) for cell in range(len(space.cells))]
         self.places = space.coordinates([c for cell in self.candidates for c in cell])
         self.cell_of: Labels = np.repeat(
@@ -245,16 +246,24 @@ class LossSurface:
         losses = np.concatenate(drawn)
         return np.exp(np.minimum(losses, _MOST_LOG_LOSS)) if self._is_ratio else losses
 
-    def _drawn(self, places: Coordinates, num_draws: int) -> Iterator[tuple[Process, Array]]:
+    def _drawn(self, places: Coordinates, num_draws: int) -> list[tuple[Process, Array]]:
+        asked = len(places), num_draws
+        if asked not in self._noises:  # the same ones for every cell and every batch size
+            self._noises = {asked: self._noise(*asked)}
+        noises = self._noises[asked]
+        drawn = [
+            process for process, noise in zip(self.processes, noises, strict=True) if noise.shape[1]
+        ]
+        own = [noise for noise in noises if noise.shape[1]]
+        return list(zip(drawn, draw(drawn, places, own), strict=True))
+
+    def _noise(self, num_places: int, num_draws: int) -> list[Array]:
+        """[num_places, draws] standard normal numbers for each process's share of the draws."""
         rng = np.random.default_rng(0)
         evidence = np.array([process.evidence for process in self.processes])
         weights = np.exp(evidence - evidence.max())
         counts = rng.multinomial(num_draws, weights / weights.sum())
-        for process, count in zip(self.processes, counts, strict=True):
-            if count:
-                root = _root(process.covariance(places))
-                noise = rng.standard_normal((len(places), count))
-                yield process, (process.mean(places)[:, None] + root @ noise).T
+        return [rng.standard_normal((num_places, count)) for count in counts]
 
     def cells(self, limit: Limit) -> list[CellBest]:
         """Each cell's best recipe with its expected regret."""
@@ -284,17 +293,6 @@ class LossSurface:
                 )
             )  # fmt: skip
         return found
-
-
-def _root(covariance: Array) -> Array:
-    """A lower Cholesky factor; smooth covariances are singular but for rounding."""
-    jitter = 1e-8 * float(np.diag(covariance).max())
-    while True:
-        try:
-            jittered = covariance + jitter * np.eye(len(covariance))
-            return np.asarray(np.linalg.cholesky(jittered), dtype=np.float64)
-        except np.linalg.LinAlgError:
-            jitter *= 10
 
 
 def _candidates(

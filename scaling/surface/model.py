@@ -20,7 +20,7 @@ from scaling.surface.space import Array, Coordinates, Labels
 _DIVERGED_ABOVE, _MISSED_ABOVE, _LOST_SD = 1.5, 0.75, 1.0
 """Units above the worst excess seen over a cell's best at which a trial without a loss counts;
 above what it took at least, where that is known; and how loosely both are meant."""
-_JITTER = 1e-9
+_JITTER, _DRAWN_JITTER = 1e-9, 1e-8
 _NEGLIGIBLE = 5.0
 """Nats of evidence below the best scales at which others no longer count."""
 _MOST_LOG_EXCESS = 50.0
@@ -92,6 +92,22 @@ class Process:
         prior = prior_covariance(at, at, self.family, self.scales)
         return (prior - solved.T @ solved) * self.scales.unit**2
 
+    def draws(self, cross: Array, prior: Array, expected: Array, noise: Array) -> Array:
+        """[draws, m] surfaces at places.
+
+        Args:
+            cross: [m, n] prior covariance of the places and the trials, in units.
+            prior: [m, m] that of the places; what is above the diagonal is not read.
+            expected: [m] the prior mean there.
+            noise: [m, draws] standard normal numbers.
+        """
+        solved = np.asarray(solve_triangular(self.factor, cross.T, lower=True))
+        covariance = solved.T @ solved
+        np.subtract(prior, covariance, out=covariance)
+        covariance *= self.scales.unit**2
+        mean = (cross @ self._weights + expected + self.centre) * self.scales.unit
+        return (mean[:, None] + _root(covariance) @ noise).T
+
     def in_full(self, losses: Array, lowest: Array) -> Array:
         """Losses of this process with their whole excess; see `Scales.unit`.
 
@@ -149,6 +165,45 @@ class Trials:
         return Scales(unit, noise=self.replicates.sd / unit, seed=seed)
 
 
+def draw(processes: Sequence[Process], at: Coordinates, noises: Sequence[Array]) -> list[Array]:
+    """[draws, m] surfaces at places, of each of the processes of one fit.
+
+    Paths of one slope share most of their covariances, so their processes are drawn together.
+
+    Args:
+        processes: Of one fit.
+        at: m places.
+        noises: [m, draws] standard normal numbers, for each process.
+    """
+    found: dict[int, Array] = {}
+    for slope in dict.fromkeys(process.scales.slope for process in processes):
+        own = [place for place, one in enumerate(processes) if one.scales.slope == slope]
+        first = processes[own[0]]
+        cross = Parts.between(at, first.at, first.family, slope)
+        prior = Parts.between(at, at, first.family, slope, is_lower=True)
+        expected = prior_mean(at, first.scales)
+        for place in own:
+            scales = processes[place].scales
+            covariances = cross.covariance(scales), prior.covariance(scales)
+            found[place] = processes[place].draws(*covariances, expected, noises[place])
+    return [found[place] for place in range(len(processes))]
+
+
+def _root(covariance: Array) -> Array:
+    """A lower Cholesky factor; smooth covariances are singular but for rounding.
+
+    What is above the diagonal is not read. The diagonal is changed.
+    """
+    own = np.diag(covariance).copy()
+    jitter = _DRAWN_JITTER * float(own.max())
+    while True:
+        np.fill_diagonal(covariance, own + jitter)
+        try:
+            return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            jitter *= 10
+
+
 def fit(trials: Trials, family: Family) -> list[Process]:
     """The processes whose scales have the highest evidence, the best one first.
 
@@ -159,11 +214,11 @@ def fit(trials: Trials, family: Family) -> list[Process]:
     prior = trials.prior
     effect = ("effect",) if trials.at.numbers.shape[1] + trials.at.labels.shape[1] else ()
     shape = ("shape",) if family.has_shapes else ()
-    tried: dict[Scales, Process] = {}
+    tried: set[Scales] = set()
 
     @cache
     def parts(slope: float) -> Parts:
-        return Parts.between(trials.at, trials.at, family, slope)
+        return Parts.between(trials.at, trials.at, family, slope, is_lower=True)
 
     @cache
     def covariance(shapes: Scales) -> Array:
@@ -174,24 +229,29 @@ def fit(trials: Trials, family: Family) -> list[Process]:
         return _counted(trials, unit)
 
     def process(scales: Scales) -> Process:
-        if scales not in tried:
-            alike = covariance(replace(scales, unit=1.0, noise=0.0, seed=0.0))
-            tried[scales] = _with_scales(trials, family, scales, alike, counted(scales.unit))
-        return tried[scales]
+        tried.add(scales)
+        alike = covariance(replace(scales, unit=1.0, noise=0.0, seed=0.0))
+        return _with_scales(trials, family, scales, alike, counted(scales.unit))
 
     groups = [("unit", "noise", "local"), ("slope", *shape, *effect), ("unit", "noise")]
     if trials.seeds is not None:
         groups = [*groups[:2], ("unit", "noise", "seed"), *groups[:2]]
     best = process(prior)
+    close = [best]
     for names in groups:
         lists = [_values(name, family, prior, trials.replicates) for name in names]
         for values in itertools.product(*lists):
             changes = dict(zip(names, values, strict=True))
             if trials.replicates is not None and "noise" in changes:
                 changes["noise"] *= prior.unit / changes["unit"]  # one noise in the loss's unit
-            found = process(replace(best.scales, **changes))
+            scales = replace(best.scales, **changes)
+            if scales in tried:
+                continue
+            found = process(scales)
             best = max(best, found, key=lambda process: process.evidence)
-    close = [p for p in tried.values() if p.evidence > best.evidence - _NEGLIGIBLE]
+            if found.evidence > best.evidence - _NEGLIGIBLE:
+                close.append(found)
+    close = [found for found in close if found.evidence > best.evidence - _NEGLIGIBLE]
     return sorted(close, key=lambda found: -found.evidence)[: family.num_processes]
 
 

@@ -56,7 +56,13 @@ class CarriedRecipes:
         drawn = surface.loss_draws(surface.space.coordinates(places), owner, _NUM_DRAWS)
         shape = (len(drawn), len(cells), len(self._settings), len(self.log_rates))
         self._losses = np.minimum(drawn, highest).reshape(shape)
-        self._recommended = [math.log(surface.recipe(cell)[rate.name]) for cell in cells]
+        own = self._losses[:, np.arange(len(cells)), self._setting_of]
+        self._bottoms = lowest_places(own, self.log_rates)
+        recommended = (math.log(surface.recipe(cell)[rate.name]) for cell in cells)
+        self._recommended = [
+            _at(own[:, place], self.log_rates, np.full(len(own), at))
+            for place, at in enumerate(recommended)
+        ]
 
     def regrets(self, base: int, other: int, log_ratio: float) -> tuple[Array, float]:
         """What carrying costs: the loss less that of the recipe recommended at the other cell.
@@ -70,12 +76,11 @@ class CarriedRecipes:
             [draws] the regret in the loss's unit, and the share of the draws that carry the rate
             beyond those tried. Of these it is the regret at the last rate tried, a lower bound.
         """
-        grid, own = self.log_rates, self._setting_of
-        tuned = self._losses[:, base, own[base]]
-        carried = lowest_places(tuned[:, None], grid)[:, 0] + log_ratio
-        loss = _at(self._losses[:, other, own[base]], grid, np.clip(carried, grid[0], grid[-1]))
-        there = np.full(len(loss), self._recommended[other])
-        regrets = loss - _at(self._losses[:, other, own[other]], grid, there)
+        grid = self.log_rates
+        carried = self._bottoms[:, base] + log_ratio
+        losses = self._losses[:, other, self._setting_of[base]]
+        loss = _at(losses, grid, np.clip(carried, grid[0], grid[-1]))
+        regrets = loss - self._recommended[other]
         return regrets, float(((carried < grid[0]) | (carried > grid[-1])).mean())
 
 

@@ -96,9 +96,10 @@ def _grapheme_to_phoneme(path: Path) -> Iterator[Row]:
     first: dict[str, str] = {}
     for word, phones in _PRONUNCIATION.findall(path.read_text(encoding="utf-8")):
         first.setdefault(word, phones)
-    for word, phones in first.items():
-        units = tuple(_STRESS.sub("", phones).split())
-        yield Row(text=" ".join(units), prompt=word, text_units=units)
+    without_stress = _STRESS.sub("", "\n".join(first.values())).split("\n")  # of all at once
+    for word, phones in zip(first, without_stress, strict=False):
+        units = tuple(phones.split())
+        yield Row(" ".join(units), None, word, units)
 
 
 def _part_of_speech(path: Path) -> Iterator[Row]:

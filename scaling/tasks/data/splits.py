@@ -333,6 +333,8 @@ def _classes_of(rows: Sequence[Row]) -> set[str]:
 
 def _give_back(split: Split, texts: dict[Split, _Texts]) -> None:
     """Move the held-out texts to train of which it lacks a class."""
+    if not _classes_of(_rows_of(texts[split])):
+        return
     trained = _classes_of(_rows_of(texts["train"]))
     moved = {key: rows for key, rows in texts[split].items() if not _classes_of(rows) <= trained}
     if not moved:

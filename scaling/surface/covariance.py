@@ -125,7 +125,8 @@ class Parts:
     Attributes:
         polynomial: [n, m].
         residual: [n, m] as far as the rate goes.
-        near: [n, m] the same as far as the batch goes.
+        near: [n, m] the same as far as the batch goes; of any slope.
+        of_rate: [n, m] the shape of the rate alone, of any slope; None in a family without.
         shapes: [n, m]; None in a family without.
         series: [n, m] what all of this is taken times; one number where there is one series.
         effects: [n, m] of each other hyperparameter.
@@ -136,6 +137,7 @@ class Parts:
     polynomial: Array
     residual: Array
     near: Array
+    of_rate: Array | None
     shapes: Array | None
     series: Array | float
     effects: Sequence[Array]
@@ -151,6 +153,7 @@ class Parts:
         slope: float,
         *,
         is_lower: bool = False,
+        known: "Parts | None" = None,
     ) -> "Parts":
         """Of `one` by `other`, on a path of optima with this slope (see `Scales.slope`).
 
@@ -160,10 +163,15 @@ class Parts:
             family: Of the prior.
             slope: Of the path.
             is_lower: Leave out what is above the diagonal, where both are the same places.
+            known: The same on a path of another slope.
         """
         shape = len(one), len(other)
-        residual, near = np.zeros(shape), np.zeros(shape)
+        residual = np.zeros(shape)
         shapes = np.zeros(shape) if family.has_shapes else None
+        if known is None:
+            near, of_rate = np.zeros(shape), np.zeros(shape) if family.has_shapes else None
+        else:
+            near, of_rate = known.near, known.of_rate
         series: Array | float = 1 + _OTHER_SERIES**2
         if len(np.unique(np.concatenate([one.series, other.series]))) > 1:
             series = 1 + _OTHER_SERIES**2 * (one.series[:, None] == other.series[None])
@@ -174,10 +182,12 @@ class Parts:
             batches = one.batch[here, None] - other.batch[None, there]
             along = (rates - slope * batches) / family.reach
             residual[block] = _matern(along, family.smoothness)
-            near[block] = np.exp(-((batches / _REACH_BATCH) ** 2) / 2)
-            if shapes is not None:
-                shapes[block] = _matern(along, _OF_SHAPES)
-                shapes[block] += _matern(rates / family.reach, _OF_SHAPES)
+            if known is None:
+                near[block] = np.exp(-((batches / _REACH_BATCH) ** 2) / 2)
+            if shapes is not None and of_rate is not None:
+                if known is None:
+                    of_rate[block] = _matern(rates / family.reach, _OF_SHAPES)
+                shapes[block] = _matern(along, _OF_SHAPES) + of_rate[block]
         moves = None
         if effects:
             together = 0.5 * one.batch[:, None] * other.batch[None]
@@ -185,7 +195,7 @@ class Parts:
             moves = (1 + one.rate[:, None] * other.rate[None] + together) * series
             moves /= 1 + _OTHER_SERIES**2
         polynomial = _polynomial(one, family, slope) @ _polynomial(other, family, slope).T
-        return cls(polynomial, residual, near, shapes, series, effects, moves, is_lower)
+        return cls(polynomial, residual, near, of_rate, shapes, series, effects, moves, is_lower)
 
     def covariance(self, scales: Scales) -> Array:
         """[n, m] of the loss without noise, in units; zero above the diagonal where that is so."""

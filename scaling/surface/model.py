@@ -176,11 +176,12 @@ def draw(processes: Sequence[Process], at: Coordinates, noises: Sequence[Array])
         noises: [m, draws] standard normal numbers, for each process.
     """
     found: dict[int, Array] = {}
+    cross = prior = None
     for slope in dict.fromkeys(process.scales.slope for process in processes):
         own = [place for place, one in enumerate(processes) if one.scales.slope == slope]
         first = processes[own[0]]
-        cross = Parts.between(at, first.at, first.family, slope)
-        prior = Parts.between(at, at, first.family, slope, is_lower=True)
+        cross = Parts.between(at, first.at, first.family, slope, known=cross)
+        prior = Parts.between(at, at, first.family, slope, is_lower=True, known=prior)
         expected = prior_mean(at, first.scales)
         for place in own:
             scales = processes[place].scales

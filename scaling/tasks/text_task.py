@@ -367,8 +367,9 @@ def _free_bytes(device: torch.device) -> int | None:
         return None
     free, total = torch.cuda.mem_get_info(device)
     allocated = torch.cuda.memory_allocated(device)
-    # A worker may have been given a part of the GPU.
-    own = int(total * torch.cuda.get_per_process_memory_fraction(device)) - allocated
+    # A worker may have been given a part of the GPU, which this asks of no device without a number.
+    number = torch.cuda.current_device() if device.index is None else device.index
+    own = int(total * torch.cuda.get_per_process_memory_fraction(number)) - allocated
     return max(0, min(free + torch.cuda.memory_reserved(device) - allocated, own))
 
 

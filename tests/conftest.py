@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.analysed_once import analyse_once
 from tests.drawn_once import draw_figures_once
+from tests.gpus import HIDDEN, are_hidden, hide_gpus
 from tests.read_once import read_builtin_data_once
 from tests.remembered import share_in
 
@@ -50,7 +51,11 @@ class ByFile(LoadScopeScheduling):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the processes of a run in parallel remember together; the first one starts the others."""
+    """Hide GPUs from all other tests, and let the processes of a run in parallel remember together.
+
+    The first process starts the others.
+    """
+    hide_gpus(config.getoption("markexpr"))
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         folder = tempfile.mkdtemp(prefix="remembered-")
         share_in(folder)
@@ -67,6 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Whoever shares the session's study or cluster is in that queue, or it would be run twice.
     """
     for item in items:
+        if are_hidden() and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(HIDDEN))
         shared = {"finished", "cluster"} & set(getattr(item, "fixturenames", ()))
         if (
             shared

@@ -106,6 +106,7 @@ class Hosts:
         """Start a command in the checkout, as root of a host."""
         path = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         given = {"HOME": "/root", "PATH": path, "TERM": "dumb", "RAY_AUTH_MODE": "token"}
+        given["CUDA_VISIBLE_DEVICES"] = ""  # a host has the devices of this machine, and is without
         target = str(_inner(self._running[on]))
         enter = ["nsenter", "--target", target, "--mount", "--net", "--uts", "--pid"]
         process = subprocess.Popen(

@@ -30,6 +30,9 @@ WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # By itself Ray shows a worker that has no GPU all of its machine's, and code that takes one
+    # where torch finds it would compute beside tensors of the CPU.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a study file's relative paths hold on the workers too
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -178,7 +181,8 @@ def connect(address: str | None, log_file: Path) -> None:
     if ray.is_initialized():
         raise StartError("this process uses Ray already; call ray.shutdown() first")
     if not _ALLOCATOR & os.environ.keys():
-        # Batches of many lengths leave gaps between segments of fixed size.
+        # Batches of many lengths leave gaps between segments of fixed size. torch 2.9 warns of this
+        # name, and takes no segments that expand by the other one (pytorch/pytorch#183387).
         WORKER_ENVIRONMENT["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     os.environ.update(WORKER_ENVIRONMENT | _DRIVER_ENVIRONMENT)
     _keep_secrets_out_of_runtime_environments()

@@ -1,7 +1,6 @@
-"""Micro-batches on their way to the device, the next one made while one is computed with."""
+"""Micro-batches on their way to the device, the next one made while a GPU computes with one."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,45 +17,39 @@ class Batches:
     """Collates micro-batches in the order that they are asked for.
 
     What is in a batch depends on the examples' numbers and the seed alone, so collating it early
-    changes nothing; a batch that was expected and not asked for is dropped.
+    changes nothing; a batch that was expected and not asked for is dropped. No thread collates:
+    what a user's data hold may be of the thread that opened it, or not to be read by two at once,
+    and a GPU computes meanwhile all the same.
 
     Args:
         task: Collates.
         seed: The trial's.
         device: Where the batches go.
-        looks_ahead: Whether one batch is collated in a thread while another is computed with. On
-            a CPU the thread would only take time from the computing.
+        looks_ahead: Whether a batch is collated when it is expected. On a CPU that is as good when
+            it is asked for.
     """
 
     def __init__(self, task: Task, seed: int, device: torch.device, *, looks_ahead: bool) -> None:
         if device.type == "cuda" and isinstance(task, PaddingTask):
             task = task.padded_to(LENGTH_MULTIPLE)
         self._task, self._seed, self._device = task, seed, device
-        self._collator = ThreadPoolExecutor(1, "collate") if looks_ahead else None
-        self._expected: tuple[Indices, Future[AnyBatch]] | None = None
-
-    @property
-    def looks_ahead(self) -> bool:
-        """Whether `expect` is of use."""
-        return self._collator is not None
+        self.looks_ahead = looks_ahead
+        self._expected: tuple[Indices, AnyBatch] | None = None
 
     def of(self, parts: Sequence[Indices]) -> Iterator[AnyBatch]:
         """The batch of each part, on the device."""
-        for number, part in enumerate(parts, start=1):
-            batch = self._taken(part)
-            if number < len(parts):
-                self.expect(parts[number])
-            yield on_device(batch, self._device)
+        for part in parts:
+            yield on_device(self._taken(part), self._device)
 
     def expect(self, part: Indices) -> None:
-        """Begin with the batch that will be asked for next."""
-        if self._collator is not None:
-            self._expected = part, self._collator.submit(self._collated, part)
+        """Collate the batch that will be asked for next."""
+        if self.looks_ahead:
+            self._expected = part, self._collated(part)
 
     def _taken(self, part: Indices) -> AnyBatch:
         expected, self._expected = self._expected, None
         if expected is not None and np.array_equal(expected[0], part):
-            return expected[1].result()
+            return expected[1]
         return self._collated(part)
 
     def _collated(self, part: Indices) -> AnyBatch:

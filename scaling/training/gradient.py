@@ -71,7 +71,7 @@ class GradientOfBatch:
         self.micro_batch_size = recipe.layout.micro_batch_size
         self.workers = parallel.data_workers
         self.loss_scale = LossScale(recipe.layout.precision)
-        # A thread's random numbers would come in between those of evaluation.
+        # Random numbers drawn ahead would be of the step before, or of an evaluation.
         looks_ahead = self.workers.device.type == "cuda" and not task.draws_examples
         self.batches = Batches(task, recipe.seed, self.workers.device, looks_ahead=looks_ahead)
         self.parameters = parallel.weights.parameters
@@ -100,9 +100,10 @@ class GradientOfBatch:
         else:
             own = self._own_parts(indices)
             loss_sum, norms = self._accumulate(own, divisor), []
-        num_targets = divisor if known else self._counted(own)
         if next_indices is not None:
+            # Before a GPU is waited for, which has all of this step's passes to compute.
             self.batches.expect(self._own_parts(next_indices)[0])
+        num_targets = divisor if known else self._counted(own)
         self._scale(divisor / num_targets / self.loss_scale.value)
         grad_norm = total_norm(self._gradients())
         noise = self._noise(norms, num_targets, len(indices), grad_norm) if norms else None

@@ -11,8 +11,12 @@ import torch
 
 from scaling.tasks.own.reading import fixed_chance
 from scaling.training.gradient import GradientOfBatch
+from scaling.training.parallel.workers import Workers
+from scaling.training.supervision import Supervision
+from tests.emulated_gpu import emulated_gpu
 from tests.own.writing import custom, prepared
 from tests.recipes import recipe
+from tests.training.test_checkpoint import run
 
 
 def drawn() -> tuple[float, float, float]:
@@ -44,8 +48,8 @@ def test_gpus_that_are_not_used_are_not_touched(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("noise", [0, 1])
-def test_no_thread_reads_ahead_what_takes_random_numbers(noise: int, tmp_path: Path) -> None:
-    """They would come in between those of evaluation, which starts from a seed of its own."""
+def test_what_takes_random_numbers_is_not_read_ahead(noise: int, tmp_path: Path) -> None:
+    """They would come in between those of the step before, or of an evaluation."""
     source = f"""
     class Noisy(list):
         def __getitem__(self, number):
@@ -62,3 +66,37 @@ def test_no_thread_reads_ahead_what_takes_random_numbers(noise: int, tmp_path: P
     )
     gradient = GradientOfBatch(own, on_gpu, recipe(8, 1e-2, 1))
     assert gradient.batches.looks_ahead == (not noise)
+
+
+def test_on_a_gpu_too_examples_are_read_where_they_were_opened(tmp_path: Path) -> None:
+    """SQLite's connections are of one thread, as other readers' handles are."""
+    source = """
+    import sqlite3
+
+    class Rows:
+        def __init__(self):
+            self.opened = sqlite3.connect(":memory:")
+            self.opened.execute("create table rows (a real, b real, c real, d real, y integer)")
+            rows = [(*x.tolist(), y) for x, y in points(40)]
+            self.opened.executemany("insert into rows values (?, ?, ?, ?, ?)", rows)
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, number):
+            found = self.opened.execute("select * from rows where rowid = ?", (number + 1,))
+            *x, y = found.fetchone()
+            return torch.tensor(x), y
+
+    def losses_here(model, batch):
+        x, y = batch
+        return functional.cross_entropy(model(x), y, reduction="none"), torch.ones_like(y)
+
+    def build():
+        return task(train=Rows(), losses=losses_here)
+    """
+    own = prepared(custom(tmp_path, source))
+    how = recipe(8, 1e-2, 4, micro_batch_size=4)
+    with emulated_gpu() as gpu:
+        _, measured = run(own, how, Supervision(), workers=Workers(device=gpu))
+    assert measured[-1].step == 4

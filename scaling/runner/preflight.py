@@ -103,9 +103,16 @@ def num_workers_on(nodes: Sequence[Mapping[str, float]], resources: Resources) -
             f"resources: one trial needs {needed} workers of {resources.cpus_per_worker:g} CPUs "
             f"and {resources.num_gpus:g} GPUs; available: {cpus:g} CPUs and {gpus:g} GPUs "
             f"on {len(nodes)} machine{'s' * (len(nodes) != 1)}; "
-            "lower num_workers, cpus_per_worker or gpus_per_worker"
+            "lower num_workers, cpus_per_worker or gpus_per_worker" + _shares(resources)
         )
     return fitting
+
+
+def _shares(resources: Resources) -> str:
+    """What gpus_per_worker below 1 means, for who has not chosen it: auto gives each worker one."""
+    if resources.num_gpus != 1:
+        return ""
+    return " (0.5: two workers share a GPU; 0: none has one)"
 
 
 def workers_on(node: Mapping[str, float], resources: Resources) -> int:

@@ -31,7 +31,7 @@ PRONUNCIATION: dict[str, Any] = {
     "search": {"sampler": "tpe", "trials_per_cell": 3},
     "transfer": {"base_batch_size": 8, "rules": ["none", "linear"], "num_seeds": 2},
     "confirm": {"num_seeds": 2},
-    "resources": {"num_workers": 2},
+    "resources": {"num_workers": 2, "max_slots": 1},  # on a machine of many CPUs too
 }  # fmt: skip
 
 QUADRATIC: dict[str, Any] = {
@@ -43,7 +43,7 @@ QUADRATIC: dict[str, Any] = {
     "budget": {"steps": 30},
     "evaluation": {"every_steps": 10},
     "search": {"trials_per_cell": 1},
-    "resources": {"num_workers": 2},
+    "resources": {"num_workers": 2, "max_slots": 1},  # on a machine of many CPUs too
 }
 
 

@@ -61,7 +61,7 @@ def test_trials_are_stopped_at_the_exact_step_of_a_rung(tmp_path: Path, cluster:
 def test_world_sizes_are_decided_once_and_may_differ(tmp_path: Path, cluster: Cluster) -> None:
     # Not the noisy quadratic, whose draws follow the cut.
     base = QUADRATIC | {"workload": PRONUNCIATION["workload"]}
-    study = base | {"name": "open_sizes", "resources": {"num_workers": "auto"}}
+    study = base | {"name": "open_sizes", "resources": {"num_workers": "auto", "max_slots": 1}}
     alone = base | {"name": "alone", "resources": {"num_workers": 1}}
     for one in (study, alone):
         write_study(tmp_path, one)

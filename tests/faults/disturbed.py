@@ -46,7 +46,7 @@ STUDY: dict[str, Any] = {
     "search": {"sampler": "qmc", "trials_per_cell": 3},
     "confirm": {"num_seeds": 1},
     "checkpoints": {"every_seconds": 0.3},
-    "resources": {"num_workers": 2},
+    "resources": {"num_workers": 2, "max_slots": 1},  # on a machine of many CPUs too
 }  # fmt: skip
 NUM_TRIALS = 8
 

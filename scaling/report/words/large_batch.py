@@ -33,12 +33,13 @@ def critical_batch_words(findings: Findings) -> str:
     value, free = with_ends(fit.headline), fit.free
     if free.excludes_one:
         text = f"Steps are twice their minimum at a batch of {value} examples{after}"
+        shorter = f"{text}; the data disfavor the classical curve (α = 1).", f"{text}."
+        if fit.value is None:
+            return shortest(*shorter)
         classical = with_ends(Estimate(fit.value, fit.interval, fit.num_trials))
         return shortest(
-            f"{text}; the classical curve (α = 1), which the data disfavor, has {classical}."
-            * (fit.value is not None),
-            f"{text}; the data disfavor the classical curve (α = 1).",
-            f"{text}.",
+            f"{text}; the classical curve (α = 1), which the data disfavor, has {classical}.",
+            *shorter,
         )
     text = f"The critical batch size (steps–examples fit) is {value} examples{after}"
     if free.is_tuned and free.at_twice_min_steps.interval is not None:

@@ -69,7 +69,15 @@ def run(
 def paused_often(
     task: Task, how: Recipe, folder: str, evaluation: Evaluation, workers: Workers | None = None
 ) -> tuple[int, list[Measurement], list[dict[str, Any]]]:
-    """Train with a pause at every other check; returns the starts, measurements and incidents."""
+    """Train with a pause at every other step; returns the starts, measurements and incidents."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(supervision_module, "CHECK_SECONDS", 0.0)
+        return _paused_often(task, how, folder, evaluation, workers)
+
+
+def _paused_often(
+    task: Task, how: Recipe, folder: str, evaluation: Evaluation, workers: Workers | None
+) -> tuple[int, list[Measurement], list[dict[str, Any]]]:
     for starts in itertools.count(1):
         asked = itertools.count(1)
         incidents: list[Any] = []

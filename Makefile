@@ -50,7 +50,7 @@ check: $(READY)
 
 test: $(READY)  ## everything but the tests marked slow
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
-	$(GPU_TESTS)
+	$(if $(ARGS),,$(GPU_TESTS))
 
 test-fast: $(READY)  ## no Ray: what to run while working
 	$(PYTEST) -m "not slow and not ray and not gpu" $(ARGS)
@@ -60,7 +60,7 @@ test-ci: $(DOCS)  ## what .ci/run adds to `make test`: faults, studies cut off a
 
 test-all: $(DOCS)  ## all there is: every fault, every combination, the browser
 	$(PYTEST) -m "(slow or not slow) and not gpu" $(ARGS)
-	$(GPU_TESTS)
+	$(if $(ARGS),,$(GPU_TESTS))
 
 constraints: $(READY)  ## the versions of this environment, for who wants just these: pip install -c
 	@echo "# What the tests of this release ran with; written by: make constraints" > constraints.txt

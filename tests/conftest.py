@@ -15,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.analysed_once import analyse_once
 from tests.drawn_once import draw_figures_once
-from tests.gpus import HIDDEN, are_hidden, hide_gpus
+from tests.gpus import hide_gpus, why_no_gpu
 from tests.read_once import read_builtin_data_once
 from tests.remembered import share_in
 
@@ -72,8 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Whoever shares the session's study or cluster is in that queue, or it would be run twice.
     """
     for item in items:
-        if are_hidden() and item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(HIDDEN))
+        if item.get_closest_marker("gpu") and (why := why_no_gpu()):
+            item.add_marker(pytest.mark.skip(why))
         shared = {"finished", "cluster"} & set(getattr(item, "fixturenames", ()))
         if (
             shared

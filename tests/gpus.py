@@ -8,8 +8,9 @@ by its environment before torch asks the driver; Ray, and what else a test start
 import os
 import re
 
+import torch
+
 VARIABLE = "CUDA_VISIBLE_DEVICES"
-HIDDEN = "sees no GPU beside other tests: pytest -m gpu"
 
 
 def hide_gpus(expression: str) -> None:
@@ -20,10 +21,12 @@ def hide_gpus(expression: str) -> None:
 
 def wants_gpus(expression: str) -> bool:
     """Whether what pytest's -m selects is marked gpu."""
-    words = re.sub(r"\bnot\s+gpu\b", "", expression).split()
+    words = re.findall(r"\w+", re.sub(r"\bnot\s+gpu\b", "", expression))
     return "gpu" in words and "or" not in words
 
 
-def are_hidden() -> bool:
-    """Whether this process sees no GPU whatever the machine has."""
-    return os.environ.get(VARIABLE) == ""
+def why_no_gpu() -> str | None:
+    """Why tests of a GPU cannot run in this process; None where they can."""
+    if os.environ.get(VARIABLE) == "":
+        return "sees no GPU beside other tests: pytest -m gpu"
+    return None if torch.cuda.is_available() else "torch sees no GPU here"

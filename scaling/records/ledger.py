@@ -101,7 +101,8 @@ def read_records(file: Path) -> dict[str, TrialRecord]:
     if not file.exists():
         return {}
     seen = file.stat()
-    return dict(_records(file, seen.st_ino, seen.st_size, seen.st_mtime_ns))
+    version = seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+    return dict(_records(file, *version))
 
 
 @lru_cache(maxsize=1)

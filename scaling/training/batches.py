@@ -1,5 +1,6 @@
 """Micro-batches on their way to the device, the next one made while a GPU computes with one."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -42,9 +43,14 @@ class Batches:
             yield on_device(self._taken(part), self._device)
 
     def expect(self, part: Indices) -> None:
-        """Collate the batch that will be asked for next."""
+        """Collate the batch that will probably be asked for next.
+
+        What fails then is tried again, and raised, when it is asked for: the run may end before.
+        """
+        self._expected = None
         if self.looks_ahead:
-            self._expected = part, self._collated(part)
+            with contextlib.suppress(Exception):
+                self._expected = part, self._collated(part)
 
     def _taken(self, part: Indices) -> AnyBatch:
         expected, self._expected = self._expected, None

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scaling.tasks.own.reading import fixed_chance
+from scaling.training.batches import Batches
 from scaling.training.gradient import GradientOfBatch
 from scaling.training.parallel.workers import Workers
 from scaling.training.supervision import Supervision
@@ -100,3 +101,30 @@ def test_on_a_gpu_too_examples_are_read_where_they_were_opened(tmp_path: Path) -
     with emulated_gpu() as gpu:
         _, measured = run(own, how, Supervision(), workers=Workers(device=gpu))
     assert measured[-1].step == 4
+
+
+def test_a_batch_that_nobody_trains_on_fails_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's next batch is made before a step ends, and the step may be the last one."""
+    source = """
+    import os
+
+    class Rows(list):
+        def __getitem__(self, number):
+            if number == 38 and "BAD" in os.environ:
+                raise ValueError(f"bad example {number}")
+            return super().__getitem__(number)
+
+    def build():
+        return task(train=Rows(points(40)))
+    """
+    own = prepared(custom(tmp_path, source))
+    monkeypatch.setenv("BAD", "1")
+    batches = Batches(own, 0, torch.device("cpu"), looks_ahead=True)
+    batches.expect(np.array([38, 39]))
+    batches.expect(np.array([2, 3]))
+    assert len(list(batches.of([np.array([2, 3])]))) == 1
+    batches.expect(np.array([38, 39]))
+    with pytest.raises(ValueError, match="bad example 38"):
+        next(batches.of([np.array([38, 39])]))

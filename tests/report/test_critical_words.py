@@ -68,11 +68,29 @@ def test_two_single_runs_do_not_say_where_the_critical_batch_is(tmp_path: Path) 
     assert said.endswith("steps still fall as 1/B at 32, so the critical batch size may be larger.")
 
 
+def findings_of_smooth(folder: Path) -> Findings:
+    """Steps of the classical curve, with seeds that scatter by 1%."""
+    folder.mkdir()
+    sizes = (16, 32, 64, 128, 256, 512)
+    return steps(
+        folder,
+        *(
+            f"{size},{100 * (1 + 100 / size) * (1 + 0.01 * (-1) ** (seed + place))},{seed}"
+            for place, size in enumerate(sizes)
+            for seed in range(3)
+        ),
+    )
+
+
 def test_a_long_sentence_on_the_exponent_has_a_shorter_one(tmp_path: Path) -> None:
     found = cornered(tmp_path)
     sweep = replace(found.sweep, has_target=False)
     said = on_batch(replace(found, sweep=sweep, tradeoff_target=1.234))[-1]
     assert said.endswith(" examples, at a loss of 1.23 nats, the lowest that every batch reached.")
+    smooth = findings_of_smooth(tmp_path / "smooth")
+    sweep = replace(smooth.sweep, has_target=False)
+    said = on_batch(replace(smooth, sweep=sweep, tradeoff_target=1.234))[-1]
+    assert " with α fitted, at a loss of 1.23 nats, the lowest that every batch reached." in said
 
 
 def test_a_ratio_without_an_interval_tells_nothing() -> None:

@@ -26,10 +26,11 @@ def critical_batch_words(findings: Findings) -> str:
             f"The critical batch size is not determined{bound}: {no_tradeoff(fit)}.",
             f"The critical batch size is not determined{bound}.",
         )
-    after = ""
+    after = briefly = ""
     if not findings.sweep.has_target:
         reached = with_unit(number(findings.tradeoff_target), findings.sweep.loss_unit)
         after = f", at a loss of {reached}, the lowest that every batch reached"
+        briefly = f", at a loss of {reached} that every batch reached"
     value, free = with_ends(fit.headline), fit.free
     if free.excludes_one:
         text = f"Steps are twice their minimum at a batch of {value} examples{after}"
@@ -39,12 +40,19 @@ def critical_batch_words(findings: Findings) -> str:
         classical = with_ends(Estimate(fit.value, fit.interval, fit.num_trials))
         return shortest(
             f"{text}; the classical curve (α = 1), which the data disfavor, has {classical}.",
+            f"Steps are twice their minimum at a batch of {value} examples (classical curve, "
+            f"disfavored: {classical}){briefly}.",
             *shorter,
         )
     text = f"The critical batch size (steps–examples fit) is {value} examples{after}"
     if free.is_tuned and free.at_twice_min_steps.interval is not None:
         fitted = with_ends(free.at_twice_min_steps)
-        return shortest(f"{text}; with the exponent α fitted, {fitted}.", f"{text}.")
+        return shortest(
+            f"{text}; with the exponent α fitted, {fitted}.",
+            f"The critical batch size (steps–examples fit) is {value} examples, {fitted} with α "
+            f"fitted{after}.",
+            f"{text}.",
+        )
     return f"{text}."
 
 

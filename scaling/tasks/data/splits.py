@@ -113,7 +113,7 @@ def split_rows(
         num_dropped += _num_rows(pool) - in_pool
     for split in held_out:
         _give_back(split, texts)
-    rows = {split: tuple(_rows_of(texts[split])) for split in SPLITS}
+    rows = {split: tuple(_rows_of(found)) for split, found in texts.items()}
     rows["train"] = _training_rows(rows["train"], data.num_train)
     if num_dropped:
         one = num_dropped == 1

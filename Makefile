@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS := .venv/.docs
-# Tests marked gpu run by themselves, where there is one: see tests/gpus.py.
-GPU_TESTS := $(if $(shell nvidia-smi -L 2>/dev/null),$(BIN)/python -m pytest -m gpu)
+# Tests marked gpu run by themselves, where there is one and ARGS names no others: tests/gpus.py.
+GPU_TESTS := $(if $(ARGS),,$(if $(shell nvidia-smi -L 2>/dev/null),$(BIN)/python -m pytest -m gpu))
 
 # Two at once, since that is what most machines have of cores; see tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
@@ -50,7 +50,7 @@ check: $(READY)
 
 test: $(READY)  ## everything but the tests marked slow
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
-	$(if $(ARGS),,$(GPU_TESTS))
+	$(GPU_TESTS)
 
 test-fast: $(READY)  ## no Ray: what to run while working
 	$(PYTEST) -m "not slow and not ray and not gpu" $(ARGS)
@@ -60,7 +60,7 @@ test-ci: $(DOCS)  ## what .ci/run adds to `make test`: faults, studies cut off a
 
 test-all: $(DOCS)  ## all there is: every fault, every combination, the browser
 	$(PYTEST) -m "(slow or not slow) and not gpu" $(ARGS)
-	$(if $(ARGS),,$(GPU_TESTS))
+	$(GPU_TESTS)
 
 constraints: $(READY)  ## the versions of this environment, for who wants just these: pip install -c
 	@echo "# What the tests of this release ran with; written by: make constraints" > constraints.txt

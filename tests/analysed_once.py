@@ -12,7 +12,7 @@ from scaling.analysis import findings
 from scaling.analysis.critical_batch import target_curves
 from scaling.analysis.learning_rate import fitted_surface, surface_reading
 from scaling.surface.loss_surface import LossSurface
-from tests.remembered import key_of, remembered
+from tests.result_cache import cached, key_of
 
 _MOST_SURFACES = 40
 """Of a process, the last ones: each has megabytes of places and covariances."""
@@ -23,9 +23,9 @@ _read: WeakKeyDictionary[LossSurface, dict[str, Any]] = WeakKeyDictionary()
 
 def analyse_once() -> None:
     """From now on, what has been analysed before in this run of the tests is not analysed again."""
-    findings.analyse = remembered(findings.analyse)
-    findings.read_ladder = remembered(findings.read_ladder)
-    target_curves.fit_tradeoff = remembered(target_curves.fit_tradeoff)
+    findings.analyse = cached(findings.analyse)
+    findings.read_ladder = cached(findings.read_ladder)
+    target_curves.fit_tradeoff = cached(target_curves.fit_tradeoff)
     fitted_surface.LossSurface = _surface_of
     surface_reading.best_rates = _read_once(surface_reading.best_rates)
     surface_reading.CarriedRecipes = _read_once(surface_reading.CarriedRecipes)

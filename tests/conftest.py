@@ -17,7 +17,7 @@ from tests.analysed_once import analyse_once
 from tests.drawn_once import draw_figures_once
 from tests.gpus import hide_gpus, why_no_gpu
 from tests.read_once import read_builtin_data_once
-from tests.remembered import share_in
+from tests.result_cache import share_in
 
 read_builtin_data_once()
 draw_figures_once()
@@ -51,13 +51,13 @@ class ByFile(LoadScopeScheduling):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs from all other tests, and let the processes of a run in parallel remember together.
+    """Hide GPUs from all other tests, and let the processes of a run in parallel share results.
 
     The first process starts the others.
     """
     hide_gpus(config.getoption("markexpr"))
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        folder = tempfile.mkdtemp(prefix="remembered-")
+        folder = tempfile.mkdtemp(prefix="result-cache-")
         share_in(folder)
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 

@@ -242,7 +242,7 @@ def emulated_gpu() -> Iterator[torch.device]:
             module = getattr(torch, where)
             stack.enter_context(mock.patch.object(module, name, answer, create=True))
         stack.enter_context(mock.patch.object(torch, "autocast", _Autocast))
-        # In a thread, where calls are not read; there is nothing to pin.
+        # There is no driver to pin memory for.
         stack.enter_context(mock.patch.object(Tensor, "pin_memory", lambda tensor: tensor))
         # Torch's tensors without contents know no others.
         stack.enter_context(

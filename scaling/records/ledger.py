@@ -107,7 +107,7 @@ def read_records(file: Path) -> dict[str, TrialRecord]:
 
 @lru_cache(maxsize=1)
 def _records(file: Path, *_version: int) -> Mapping[str, TrialRecord]:
-    """Each check of a study that goes on asks for its records, of which there may be very many."""
+    """Of the version read last: each check of a study that goes on asks for its many records."""
     records = [_record(line, number, file) for number, line in enumerate(whole_lines(file), 1)]
     return {record.trial_id: record for record in records}
 

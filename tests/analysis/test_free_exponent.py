@@ -122,7 +122,9 @@ def test_the_summary_leads_with_the_fitted_exponent_where_the_data_exclude_one()
     assert fit["alpha"]["interval"][1] < 1
     assert "Steps are twice their minimum at a batch of" in summary["answer"]
     value = f"{fit['value']:.3g} [{fit['interval'][0]:.3g}, "
-    assert f"the classical curve (α = 1), which the data disfavor, has {value}" in summary["answer"]
+    assert (
+        f"the classical curve (α = 1), which the data disfavor, gives {value}" in summary["answer"]
+    )
     classical = summary_of(1.0, BATCHES)
     answer = classical["answer"]
     assert "The critical batch size (steps–examples fit) is " in answer

@@ -32,28 +32,27 @@ def critical_batch_words(findings: Findings) -> str:
         after = f", at a loss of {reached}, the lowest that every batch reached"
         briefly = f", at a loss of {reached} that every batch reached"
     value, free = with_ends(fit.headline), fit.free
-    if free.excludes_one:
-        text = f"Steps are twice their minimum at a batch of {value} examples{after}"
-        shorter = f"{text}; the data disfavor the classical curve (α = 1).", f"{text}."
-        if fit.value is None:
-            return shortest(*shorter)
-        classical = with_ends(Estimate(fit.value, fit.interval, fit.num_trials))
-        return shortest(
-            f"{text}; the classical curve (α = 1), which the data disfavor, has {classical}.",
-            f"Steps are twice their minimum at a batch of {value} examples (classical curve, "
-            f"disfavored: {classical}){briefly}.",
-            *shorter,
-        )
-    text = f"The critical batch size (steps–examples fit) is {value} examples{after}"
-    if free.is_tuned and free.at_twice_min_steps.interval is not None:
+    if not free.excludes_one:
+        text = f"The critical batch size (steps–examples fit) is {value} examples"
+        if not free.is_tuned or free.at_twice_min_steps.interval is None:
+            return f"{text}{after}."
         fitted = with_ends(free.at_twice_min_steps)
         return shortest(
-            f"{text}; with the exponent α fitted, {fitted}.",
-            f"The critical batch size (steps–examples fit) is {value} examples, {fitted} with α "
-            f"fitted{after}.",
-            f"{text}.",
+            f"{text}{after}; with the exponent α fitted, {fitted}.",
+            f"{text}, {fitted} with α fitted{after}.",
+            f"{text}{after}.",
         )
-    return f"{text}."
+    text = f"Steps are twice their minimum at a batch of {value} examples"
+    both: list[str] = []
+    if fit.value is not None:
+        classical = with_ends(Estimate(fit.value, fit.interval, fit.num_trials))
+        both = [
+            f"{text}{after}; the classical curve (α = 1), which the data disfavor, "
+            f"gives {classical}.",
+            f"{text} (classical curve, disfavored: {classical}){briefly}.",
+        ]
+    alone = f"{text}{after}; the data disfavor the classical curve (α = 1).", f"{text}{after}."
+    return shortest(*both, *alone)
 
 
 def _bound(bounds: tuple[float | None, float | None]) -> str:

@@ -158,8 +158,11 @@ def _num_rows(texts: _Texts) -> int:
 
 
 def _first_texts(split: Split, texts: _Texts, wanted: int | None) -> _Texts:
-    """The texts of the first rows, so many as are wanted."""
-    left = len(_first(split, _rows_of(texts), wanted))
+    """The texts of the first rows, so many as are wanted; the last text may be cut."""
+    left = _num_rows(texts)
+    _require_rows(split, left, wanted)
+    if wanted is not None:
+        left = wanted
     found: _Texts = {}
     for key, rows in texts.items():
         if left <= 0:
@@ -241,7 +244,7 @@ def _hold_out(
             f"The {split} split has {num_rows:,} rows in place of {size:,}, since rows of one "
             "text, prompt or context stay together."
         )
-    _first(split, _rows_of(texts), wanted)
+    _require_rows(split, num_rows, wanted)
     return texts
 
 
@@ -291,13 +294,17 @@ def _training_rows(train: Sequence[Row], wanted: int | None) -> tuple[Row, ...]:
 
 
 def _first(split: Split, rows: Sequence[Row], wanted: int | None) -> tuple[Row, ...]:
-    if not rows:
-        raise DataError("workload.data", f"no rows are left for the {split} split")
-    if wanted is not None and len(rows) < wanted:
-        raise DataError(
-            f"workload.data.num_{split}", f"{wanted} rows are asked for and {len(rows)} are there"
-        )
+    _require_rows(split, len(rows), wanted)
     return tuple(rows[:wanted])
+
+
+def _require_rows(split: Split, num_rows: int, wanted: int | None) -> None:
+    if not num_rows:
+        raise DataError("workload.data", f"no rows are left for the {split} split")
+    if wanted is not None and num_rows < wanted:
+        raise DataError(
+            f"workload.data.num_{split}", f"{wanted} rows are asked for and {num_rows} are there"
+        )
 
 
 # --- classes -------------------------------------------------------------------------------------

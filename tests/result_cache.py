@@ -1,6 +1,6 @@
 """What is pure and takes long, computed once in a run of the tests: the same gives the same.
 
-The processes of a run tell each other what they found, through files in a folder of that run.
+The processes of a run share what they have computed, through files in a folder of that run.
 """
 
 import functools
@@ -14,12 +14,12 @@ from typing import Any, ParamSpec, TypeVar
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
-_FOLDER = "TESTS_REMEMBERED"
-"""Environment variable: the folder; a process without it remembers for itself alone."""
+_FOLDER = "TESTS_RESULT_CACHE"
+"""Environment variable: the folder; a process without it has a cache of its own alone."""
 
 
 def share_in(folder: str) -> None:
-    """Let this process, and those that it starts, remember together in a folder."""
+    """Let this process, and those that it starts, share their results in a folder."""
     os.environ[_FOLDER] = folder
 
 
@@ -31,7 +31,7 @@ def key_of(*parts: Any) -> str | None:
         return None
 
 
-def remembered(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+def cached(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
     """A function that returns what it returned for the same arguments, in any process of a run.
 
     Arguments and results can be pickled, and nothing changes a result.
